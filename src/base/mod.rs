@@ -1,0 +1,12 @@
+//! Floor 0: words and numbers. Knows nothing of traces or allocators.
+
+mod addr;
+mod bytes;
+mod ids;
+mod table;
+
+pub use addr::{Addr, Span};
+pub use bytes::{Bytes, ParseBytesError};
+pub use ids::{AllocId, BlockId, DeviceIndex, OpIndex, PoolId, Release, StreamHandle, StreamId};
+pub use ids::{ParseReleaseError, RELEASES};
+pub use table::{Id, Table};

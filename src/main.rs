@@ -1,0 +1,2 @@
+//! The `fragsim` program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! PyTorch's CUDA caching allocator.
+pub mod conf;

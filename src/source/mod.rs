@@ -1,0 +1,2 @@
+//! Floor 2: doors in.
+pub mod snapshot;

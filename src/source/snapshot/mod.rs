@@ -1,0 +1,3 @@
+//! `torch.cuda.memory._snapshot()` pickles.
+pub mod pickle;
+pub mod raw;
