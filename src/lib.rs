@@ -2,4 +2,6 @@
 
 pub mod base;
 pub mod models;
+pub mod sim;
 pub mod source;
+pub mod trace;

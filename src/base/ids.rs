@@ -56,29 +56,42 @@ index_type! {
     OpIndex(u32)
 }
 
-/// One block of an arena. Four bytes, and `Option<BlockId>` too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockId(NonZeroU32);
+macro_rules! niche_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(NonZeroU32);
 
-const _: () = assert!(size_of::<Option<BlockId>>() == 4);
+        const _: () = assert!(size_of::<Option<$name>>() == 4);
 
-impl BlockId {
-    /// The id of position `index`.
-    ///
-    /// # Panics
-    /// At 2^32 - 1 blocks: more than a device of 2 TiB can hold.
-    #[inline]
-    pub fn from_index(index: usize) -> Self {
-        let next = u32::try_from(index + 1).expect("fewer than 2^32 blocks");
-        Self(NonZeroU32::new(next).expect("one more than an index is not zero"))
-    }
+        impl $name {
+            /// The id of position `index`.
+            ///
+            /// # Panics
+            /// At 2^32 - 1 of them: more than a device can hold.
+            #[inline]
+            pub fn from_index(index: usize) -> Self {
+                let next = u32::try_from(index + 1).expect("fewer than 2^32 of them");
+                Self(NonZeroU32::new(next).expect("one more than an index is not zero"))
+            }
+        }
+
+        impl Id for $name {
+            #[inline]
+            fn index(self) -> usize {
+                self.0.get() as usize - 1
+            }
+        }
+    };
 }
 
-impl Id for BlockId {
-    #[inline]
-    fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
+niche_id! {
+    /// One block of an arena. Four bytes, and `Option<BlockId>` too.
+    BlockId
+}
+niche_id! {
+    /// One expandable segment of an allocator.
+    ExpandableId
 }
 
 /// The raw `cudaStream_t` pointer of a stream; 0 is the legacy default stream.

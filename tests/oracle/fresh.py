@@ -9,9 +9,12 @@ mode and script features) and gives it a new seed, length, capacity and address 
 a simulator can be checked on scripts that nobody has looked at before. The files have the format
 of the recorded cases and go to OUTDIR/TAG/NAME_SEED.jsonl.gz.
 
-Everything random comes from the seed and the tag: the same command makes the same files.
-Case number k has the seed SEED + k; a case that can't be used (see below) is reported, takes its
-seed with it, and another one is made in its place.
+Everything random comes from the seed and the tag: the same command makes the same files,
+except for the events of operations that have no fixed order (`unordered` in the first line).
+Case number k has the seed SEED + k; a case that can't be used is reported, takes its seed with
+it, and another one is made in its place: one whose configuration the release refuses, or whose results
+change from run to run of the real allocator. Operations that the release's API lacks are left out of
+the script (`dropped` in the first line).
 """
 import argparse
 import importlib.util

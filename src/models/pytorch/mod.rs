@@ -1,2 +1,313 @@
-//! PyTorch's CUDA caching allocator.
+//! PyTorch's CUDA caching allocator, exactly.
+//!
+//! One [`PyTorch`] is one `DeviceCachingAllocator`. A request goes down the ladder in
+//! [`PyTorch::malloc`]; each rung is a function with PyTorch's own name in the file named here.
+//!
+//! ```text
+//!  malloc ──► process_events ──► get_free_block ───────────────► alloc_found_block   malloc.rs
+//!                (events.rs)       │ nothing
+//!                                  ├► garbage_collect_cached_blocks                  release.rs
+//!                                  ├► alloc_block ─► expandable / cudaMalloc         malloc.rs, expandable.rs
+//!                                  ├► try_mempool_fallback                           pools.rs
+//!                                  ├► release_available_cached_blocks, alloc_block   release.rs
+//!                                  ├► release_cached_blocks, alloc_block             release.rs
+//!                                  └► Oom
+//!  free ────► insert_events | free_block ─► try_merge_blocks                         free.rs, events.rs
+//! ```
+//! Everything that differs between releases is in [`version`]; everything that a user can set is in
+//! [`conf`].
+
 pub mod conf;
+pub mod version;
+
+mod control;
+mod events;
+mod expandable;
+mod free;
+mod layout;
+mod malloc;
+mod pool;
+mod pools;
+mod release;
+mod rounding;
+mod start;
+
+use rustc_hash::FxHashMap;
+
+use self::{
+    conf::AllocConf,
+    events::{Events, RecordedFrees},
+    expandable::ExpandableSegment,
+    pool::{BlockPool, PoolIdx},
+    pools::PrivatePools,
+    version::Rules,
+};
+use crate::{
+    base::{Addr, AllocId, BlockId, Bytes, ExpandableId, PoolId, Release, StreamId, Table},
+    sim::{AllocError, Allocator, BlockArena, Device, Observer, Place},
+    trace::{AllocOp, Control, FreeOp, Layout, PoolIndex, Stream, Trace},
+};
+
+/// The smallest block, and the step of block sizes (`kMinBlockSize`).
+pub const MIN_BLOCK_SIZE: Bytes = Bytes(512);
+/// Largest rounded size that the small pool serves (`kSmallSize`); also what must remain of a large
+/// block to be split off.
+pub const SMALL_SIZE: Bytes = Bytes::mib(1);
+/// Segments of the small pool (`kSmallBuffer`).
+pub const SMALL_BUFFER: Bytes = Bytes::mib(2);
+/// Requests from here on get a segment of their own size (`kMinLargeAlloc`).
+pub const MIN_LARGE_ALLOC: Bytes = Bytes::mib(10);
+/// Step of the sizes of such segments (`kRoundLarge`).
+pub const ROUND_LARGE: Bytes = Bytes::mib(2);
+/// Requests from here on are refused outright.
+pub const MAX_REQUEST: Bytes = Bytes(1 << 60);
+
+/// What an allocator is made from.
+#[derive(Clone, Debug)]
+pub struct PyTorchConfig {
+    /// Whose behaviour.
+    pub release: Release,
+    /// The settings at the start.
+    pub conf: AllocConf,
+    /// Whether memory is cached at all; false under `PYTORCH_NO_CUDA_MEMORY_CACHING=1`.
+    pub caching: bool,
+    /// When events on other streams are done.
+    pub events: crate::trace::EventMode,
+}
+
+impl PyTorchConfig {
+    /// The defaults of a release.
+    pub fn new(release: Release) -> Self {
+        Self {
+            release,
+            conf: AllocConf::new(release),
+            caching: true,
+            events: crate::trace::EventMode::Ready,
+        }
+    }
+}
+
+/// The caching allocator of one device.
+#[derive(Clone, Debug)]
+pub struct PyTorch {
+    config: PyTorchConfig,
+    rules: Rules,
+    conf: AllocConf,
+    device: Device,
+    streams: Table<StreamId, Stream>,
+    /// The streams in the order of their handles: the order of PyTorch's sets.
+    stream_order: Vec<StreamId>,
+    /// Pool ids that the trace refers to.
+    pool_ids: Table<PoolIndex, PoolId>,
+    blocks: BlockArena,
+    /// Default large, default small, then large and small of each private pool.
+    pools: Vec<BlockPool>,
+    private: PrivatePools,
+    expandable: Table<ExpandableId, ExpandableSegment>,
+    /// Which block an allocation has.
+    live: Table<AllocId, Option<BlockId>>,
+    events: Events,
+    recorded: RecordedFrees,
+    /// The stream of the last request: the calling thread's current stream.
+    current_stream: StreamId,
+    /// `total_allocated_memory`: bytes of all segments.
+    reserved: Bytes,
+    /// Bytes handed out.
+    allocated: Bytes,
+    /// `allowed_memory_maximum`.
+    allowed_maximum: Option<Bytes>,
+    /// Numbers the blocks (2.12) or segments (from 2.13) by age; 0 is below all of them.
+    last_order: u32,
+    /// Addresses of uncached allocations.
+    uncached: FxHashMap<AllocId, Addr>,
+}
+
+/// A request on its way down the ladder (`AllocParams`).
+#[derive(Clone, Copy, Debug)]
+struct AllocParams {
+    requested: Bytes,
+    /// Rounded.
+    size: Bytes,
+    stream: StreamId,
+    pool: PoolIdx,
+    /// Size of the segment that it would need.
+    alloc_size: Bytes,
+    /// Whether expandable segments count for it.
+    is_expandable: bool,
+}
+
+impl PyTorch {
+    /// An allocator that has not allocated anything, for programs on these streams (the first is the
+    /// default stream) and pools.
+    pub fn new(
+        config: PyTorchConfig,
+        device: Device,
+        streams: &Table<StreamId, Stream>,
+        pools: &Table<PoolIndex, PoolId>,
+    ) -> Self {
+        let mut stream_order: Vec<StreamId> =
+            (0..streams.len()).map(StreamId::from_index).collect();
+        stream_order.sort_by_key(|id| streams[*id].handle);
+        let mut this = Self {
+            rules: Rules::of(config.release),
+            conf: config.conf.clone(),
+            device,
+            streams: streams.clone(),
+            stream_order,
+            pool_ids: pools.clone(),
+            blocks: BlockArena::default(),
+            pools: vec![
+                BlockPool::new(false, None, streams.len()),
+                BlockPool::new(true, None, streams.len()),
+            ],
+            private: PrivatePools::default(),
+            expandable: Table::default(),
+            live: Table::default(),
+            events: Events::new(streams.len(), config.events),
+            recorded: RecordedFrees::default(),
+            current_stream: StreamId(0),
+            reserved: Bytes::ZERO,
+            allocated: Bytes::ZERO,
+            allowed_maximum: None,
+            last_order: 0,
+            uncached: FxHashMap::default(),
+            config,
+        };
+        this.apply_startup_fraction();
+        this
+    }
+
+    /// The settings in force.
+    pub fn conf(&self) -> &AllocConf {
+        &self.conf
+    }
+
+    /// What this allocator was made from.
+    pub fn config(&self) -> &PyTorchConfig {
+        &self.config
+    }
+
+    /// `total_allocated_memory`: bytes of all segments.
+    pub fn reserved(&self) -> Bytes {
+        self.reserved
+    }
+
+    /// The block of an allocation that is live: its address and size.
+    pub fn block_of(&self, id: AllocId) -> Option<crate::base::Span> {
+        let block = (*self.live.get(id)?)?;
+        Some(self.blocks[block].span())
+    }
+
+    /// Makes room for ids up to `count`.
+    fn expect_allocs(&mut self, count: u32) {
+        self.live.resize(count as usize, None);
+    }
+
+    fn place(&self, block: BlockId) -> Place {
+        let block = &self.blocks[block];
+        let pool = &self.pools[usize::from(block.pool)];
+        Place {
+            stream: self.streams[block.stream].handle,
+            pool: self.private.id_of(pool.private),
+            is_small: pool.is_small,
+            is_expandable: block.expandable.is_some(),
+        }
+    }
+
+    /// The next number of the release's creation counter.
+    fn next_order(&mut self) -> u32 {
+        self.last_order += 1;
+        self.last_order
+    }
+
+    /// Checks every link, set and sum.
+    ///
+    /// # Panics
+    /// When something does not hold, with a sentence. For tests: walks everything.
+    pub fn check(&self) {
+        self.blocks.check();
+        let mut reserved = Bytes::ZERO;
+        let mut allocated = Bytes::ZERO;
+        for head in self.blocks.heads() {
+            for id in self.blocks.chain(head) {
+                let block = &self.blocks[id];
+                let listed = self.pools[usize::from(block.pool)].holds(&self.blocks, id);
+                assert_eq!(
+                    listed,
+                    block.is_free(),
+                    "block at {} is free or in its pool's list, not both",
+                    block.addr
+                );
+                if block.mapped {
+                    reserved += block.size;
+                }
+                if block.allocated {
+                    allocated += block.size;
+                }
+            }
+        }
+        assert_eq!(reserved, self.reserved, "reserved bytes are the sum of the mapped blocks");
+        assert_eq!(
+            allocated, self.allocated,
+            "allocated bytes are the sum of the blocks handed out"
+        );
+    }
+}
+
+impl Allocator for PyTorch {
+    fn start<O: Observer>(&mut self, trace: &Trace, observer: &mut O) {
+        self.start_from(trace, observer);
+    }
+
+    #[inline]
+    fn malloc<O: Observer>(
+        &mut self,
+        op: &AllocOp,
+        observer: &mut O,
+    ) -> Result<Option<Addr>, AllocError> {
+        self.malloc_op(op, observer)
+    }
+
+    #[inline]
+    fn free<O: Observer>(&mut self, op: &FreeOp, observer: &mut O) {
+        self.free_op(op, observer);
+    }
+
+    fn complete(&mut self, id: AllocId) {
+        self.recorded.complete(id);
+    }
+
+    fn record_stream(&mut self, id: AllocId, stream: StreamId) {
+        self.record_stream_op(id, stream);
+    }
+
+    fn empty_cache<O: Observer>(&mut self, observer: &mut O) -> Result<(), AllocError> {
+        self.release_cached_blocks(PoolId::DEFAULT, observer)
+    }
+
+    fn control<O: Observer>(
+        &mut self,
+        control: &Control,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        self.control_op(control, observer)
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout_of(None)
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn device_mut(&mut self) -> &mut Device {
+        &mut self.device
+    }
+
+    fn reset(&mut self) {
+        let mut device = self.device.clone();
+        device.reset();
+        *self = Self::new(self.config.clone(), device, &self.streams, &self.pool_ids);
+    }
+}

@@ -1,0 +1,225 @@
+//! Expandable segments: address space reserved once, memory mapped and unmapped in granules.
+
+use super::{AllocParams, PyTorch, SMALL_BUFFER, pool::PoolIdx, version::TieBreak};
+use crate::{
+    base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, StreamId},
+    sim::{Block, Observer, Segment},
+};
+
+/// Reserved address space of one stream in one pool.
+#[derive(Clone, Debug)]
+pub(super) struct ExpandableSegment {
+    span: Span,
+    /// Memory comes and goes in multiples of this, counted from the start.
+    granule: Bytes,
+}
+
+impl ExpandableSegment {
+    /// The granules that `span` touches, cut off at the segment's end.
+    fn outer(&self, span: Span) -> Span {
+        let end = (span.end() - self.span.start).round_up(self.granule);
+        Span::new(span.start, end - (span.start - self.span.start))
+    }
+
+    /// The granules that lie wholly inside `span`; `None` if there are none.
+    fn inner(&self, span: Span) -> Option<Span> {
+        let first = (span.start - self.span.start).round_up(self.granule);
+        let end = span.end() - self.span.start;
+        let last = Bytes(end.0 / self.granule.0 * self.granule.0);
+        (first < last).then(|| Span::new(self.span.start + first, last - first))
+    }
+}
+
+impl PyTorch {
+    /// A block of at least the rounded size, by mapping what is missing.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::try_allocate_expandable_block`.
+    pub(super) fn try_allocate_expandable_block<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        observer: &mut O,
+    ) -> Option<BlockId> {
+        let mut candidate = self.find_expandable_block(params)?;
+        let record = &self.blocks[candidate];
+        if !record.mapped && !self.map_block(candidate, record.size.min(params.size), observer) {
+            return None;
+        }
+        while self.blocks[candidate].size < params.size {
+            let missing = params.size - self.blocks[candidate].size;
+            let next = self.blocks[candidate].next?;
+            if !self.map_block(next, missing.min(self.blocks[next].size), observer) {
+                return None;
+            }
+            // The mapped range took the free block before it in.
+            candidate = next;
+        }
+        self.pools[params.pool.index()].erase(&self.blocks, candidate);
+        Some(candidate)
+    }
+
+    /// The lowest place with room for the request, counting free blocks and unmapped ranges; a new
+    /// segment if there is none.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::find_expandable_block`.
+    fn find_expandable_block(&mut self, params: &AllocParams) -> Option<BlockId> {
+        let unmapped = &self.pools[params.pool.index()].streams[params.stream].unmapped;
+        for &range in unmapped.values() {
+            let prev = self.blocks[range].prev.filter(|prev| self.blocks[*prev].is_free());
+            let first = prev.unwrap_or(range);
+            let mut room = Bytes::ZERO;
+            for id in self.blocks.chain(first) {
+                if room >= params.size || !self.blocks[id].is_free() {
+                    break;
+                }
+                room += self.blocks[id].size;
+            }
+            if room >= params.size {
+                return Some(first);
+            }
+        }
+        self.new_expandable_segment(params)
+    }
+
+    fn new_expandable_segment(&mut self, params: &AllocParams) -> Option<BlockId> {
+        let is_small = self.pools[params.pool.index()].is_small;
+        let granule = if is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
+        let size = self.reserve_size().round_up(granule);
+        let span = Span::new(self.device.reserve(size), size);
+        let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
+        if self.rules.undoes_small_segments && size < params.size {
+            self.device.release_reserve(span);
+            return None;
+        }
+        Some(self.add_expandable_segment(span, granule, params.pool, params.stream, order))
+    }
+
+    /// Registers address space as one unmapped block.
+    pub(super) fn add_expandable_segment(
+        &mut self,
+        span: Span,
+        granule: Bytes,
+        pool: PoolIdx,
+        stream: StreamId,
+        order: u32,
+    ) -> BlockId {
+        let segment = ExpandableId::from_index(self.expandable.len());
+        self.expandable.push(ExpandableSegment { span, granule });
+        let block = self.blocks.create(Block {
+            addr: span.start,
+            size: span.size,
+            requested: Bytes::ZERO,
+            prev: None,
+            next: None,
+            pool: pool.0,
+            stream,
+            expandable: Some(segment),
+            order,
+            gc_count_base: 0,
+            event_count: 0,
+            allocated: false,
+            mapped: false,
+            in_use_elsewhere: false,
+        });
+        self.pools[pool.index()].insert_unmapped(&self.blocks, block);
+        block
+    }
+
+    /// Address space of a new segment: 9/8 of the device, or the configured reserve (2.15).
+    fn reserve_size(&self) -> Bytes {
+        let total = self.device.total();
+        let whole = total + Bytes(total.0 / 8);
+        self.configured_reserve().map_or(whole, |reserve| reserve.min(whole))
+    }
+
+    /// Maps at least the first `size` bytes of an unmapped block, in whole granules. Nothing changes
+    /// if the device refuses.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::map_block`.
+    fn map_block<O: Observer>(&mut self, id: BlockId, size: Bytes, observer: &mut O) -> bool {
+        let record = &self.blocks[id];
+        let Some(segment) = record.expandable else { return false };
+        let (stream, pool) = (record.stream, PoolIdx(record.pool));
+        let mapped = self.expandable[segment].outer(Span::new(record.addr, size));
+        if !self.device.map(mapped) {
+            return false;
+        }
+        let _ = stream;
+        self.pools[pool.index()].erase_unmapped(&self.blocks, id);
+        self.blocks[id].mapped = true;
+        if mapped.size < self.blocks[id].size {
+            let rest = self.blocks.split_back(id, mapped.size);
+            self.blocks[rest].mapped = false;
+            if self.rules.ties == TieBreak::BlockAge {
+                self.blocks[rest].order = self.next_order();
+            }
+            self.pools[pool.index()].insert_unmapped(&self.blocks, rest);
+        }
+        let (prev, next) = (self.blocks[id].prev, self.blocks[id].next);
+        self.try_merge_blocks(id, prev);
+        self.try_merge_blocks(id, next);
+        self.pools[pool.index()].insert(&mut self.blocks, id);
+        self.reserved += mapped.size;
+        observer.segment_map(&Segment { span: mapped, place: self.place(id), is_oversize: false });
+        true
+    }
+
+    /// Unmaps the granules that lie wholly inside a free block.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::unmap_block`.
+    pub(super) fn unmap_block<O: Observer>(&mut self, id: BlockId, observer: &mut O) {
+        let record = &self.blocks[id];
+        let Some(segment) = record.expandable else { return };
+        let (whole, stream, pool) = (record.span(), record.stream, PoolIdx(record.pool));
+        let Some(unmapped) = self.expandable[segment].inner(whole) else { return };
+        self.device.unmap(unmapped);
+        self.stream_synchronized(stream);
+        let place = self.place(id);
+        self.pools[pool.index()].erase(&self.blocks, id);
+        let requested = self.blocks[id].requested;
+        if whole.start < unmapped.start {
+            let head = self.blocks.split_front(id, unmapped.start - whole.start);
+            self.renumber_and_free(head, pool);
+        }
+        if unmapped.end() < whole.end() {
+            let tail = self.blocks.split_back(id, unmapped.size);
+            self.renumber_and_free(tail, pool);
+        }
+        let record = &mut self.blocks[id];
+        record.requested = requested;
+        record.mapped = false;
+        let (prev, next) = (record.prev, record.next);
+        self.try_merge_blocks(id, prev);
+        self.try_merge_blocks(id, next);
+        self.pools[pool.index()].insert_unmapped(&self.blocks, id);
+        self.reserved -= unmapped.size;
+        self.private.count_malloc(self.pools[pool.index()].private, -1);
+        observer.segment_unmap(&Segment { span: unmapped, place, is_oversize: false });
+    }
+
+    /// A part of an unmapped block that stays mapped.
+    fn renumber_and_free(&mut self, part: BlockId, pool: PoolIdx) {
+        if self.rules.ties == TieBreak::BlockAge {
+            self.blocks[part].order = self.next_order();
+        }
+        self.pools[pool.index()].insert(&mut self.blocks, part);
+    }
+
+    /// `release_expandable_segment`: the whole range is one unmapped block; the address space goes
+    /// back.
+    pub(super) fn release_expandable_segment(&mut self, id: BlockId) {
+        let span = self.blocks[id].span();
+        let pool = usize::from(self.blocks[id].pool);
+        self.pools[pool].erase_unmapped(&self.blocks, id);
+        self.device.release_reserve(span);
+        self.blocks.detach(id);
+    }
+
+    /// Address space reserved by each living segment: `getExpandableSegmentSizes`.
+    pub fn expandable_segments(&self) -> impl Iterator<Item = (Addr, Bytes)> {
+        self.expandable.iter().map(|segment| (segment.span.start, segment.span.size))
+    }
+}

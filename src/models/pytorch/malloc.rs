@@ -1,0 +1,327 @@
+//! `malloc`: the ladder, and its rungs that find, make and hand out a block.
+
+use super::{
+    AllocParams, MAX_REQUEST, MIN_BLOCK_SIZE, PyTorch, SMALL_SIZE,
+    rounding::{get_allocation_size, round_size},
+    version::{MempoolFallback, TieBreak},
+};
+use crate::{
+    base::{Addr, BlockId, Bytes, Id, PoolId, Span},
+    sim::{AllocError, Allocated, Block, Failed, Observer, Place, Segment},
+    trace::{AllocOp, Oom, OomHint},
+};
+
+impl PyTorch {
+    pub(super) fn malloc_op<O: Observer>(
+        &mut self,
+        op: &AllocOp,
+        observer: &mut O,
+    ) -> Result<Option<Addr>, AllocError> {
+        self.current_stream = op.stream;
+        if op.size == Bytes::ZERO {
+            return Ok(None);
+        }
+        if op.size >= MAX_REQUEST {
+            let text = "CUDA out of memory. Tried to allocate more than 1EB memory.";
+            return Err(AllocError::Refused(text.into()));
+        }
+        if !self.config.caching {
+            return self.malloc_uncached(op).map(Some);
+        }
+        let block = self.malloc_block(op, observer)?;
+        if op.id.index() >= self.live.len() {
+            self.expect_allocs(op.id.0 + 1);
+        }
+        self.live[op.id] = Some(block);
+        Ok(Some(self.blocks[block].addr))
+    }
+
+    fn malloc_uncached(&mut self, op: &AllocOp) -> Result<Addr, AllocError> {
+        let addr = self.device.malloc(op.size).ok_or_else(|| {
+            let text = self.rules.cuda_error("out of memory", "cudaErrorMemoryAllocation");
+            AllocError::Failed(text)
+        })?;
+        self.uncached.insert(op.id, addr);
+        Ok(addr)
+    }
+
+    /// The ladder, top to bottom.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::malloc`.
+    fn malloc_block<O: Observer>(
+        &mut self,
+        op: &AllocOp,
+        observer: &mut O,
+    ) -> Result<BlockId, AllocError> {
+        if !self.capture_guard() {
+            self.process_events(observer);
+        } else if self.conf.graph_capture_record_stream_reuse {
+            self.free_safe_blocks_in_capture(op.stream)?;
+        }
+        let size = round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.release);
+        let pool = match op.pool {
+            Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer),
+            None => self.get_pool(size, op.stream),
+        };
+        let params = AllocParams {
+            requested: op.size,
+            size,
+            stream: op.stream,
+            pool,
+            alloc_size: get_allocation_size(size, self.conf.large_segment_size),
+            is_expandable: self.conf.expandable_segments,
+        };
+        if let Some(block) = self.get_free_block(&params) {
+            return Ok(self.alloc_found_block(&params, block, observer));
+        }
+        match self.find_memory(&params, observer)? {
+            Some((params, block)) => Ok(self.alloc_found_block(&params, block, observer)),
+            None => Err(self.out_of_memory(&params, observer)),
+        }
+    }
+
+    /// The rungs below the free list. A block that the fallback found comes with its own parameters.
+    #[cold]
+    fn find_memory<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        observer: &mut O,
+    ) -> Result<Option<(AllocParams, BlockId)>, AllocError> {
+        if self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0 {
+            self.garbage_collect_cached_blocks(observer)?;
+        }
+        if let Some(block) = self.alloc_block(params, observer)? {
+            return Ok(Some((*params, block)));
+        }
+        if self.rules.mempool_fallback == MempoolFallback::Early
+            && let Some(found) = self.try_mempool_fallback(params, observer)?
+        {
+            return Ok(Some(found));
+        }
+        if self.release_available_cached_blocks(params, observer)?
+            && let Some(block) = self.alloc_block(params, observer)?
+        {
+            return Ok(Some((*params, block)));
+        }
+        if !self.capture_guard() {
+            self.release_cached_blocks(PoolId::DEFAULT, observer)?;
+            observer.alloc_retry();
+            if let Some(block) = self.alloc_block(params, observer)? {
+                return Ok(Some((*params, block)));
+            }
+        }
+        if self.rules.mempool_fallback == MempoolFallback::LastResort {
+            return self.try_mempool_fallback(params, observer);
+        }
+        Ok(None)
+    }
+
+    /// Best fit in the pool's order; only the one candidate is looked at.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::get_free_block`.
+    #[inline]
+    pub(super) fn get_free_block(&mut self, params: &AllocParams) -> Option<BlockId> {
+        let pool = &mut self.pools[params.pool.index()];
+        if self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0 {
+            pool.call_count += 1;
+        }
+        let index = &pool.streams[params.stream].free;
+        let (mut key, mut found) = index.lower_bound(params.size)?;
+        if self.blocks[found].expandable.is_some() {
+            if params.is_expandable {
+                // Prefer the block that has the least room to grow into.
+                let room = |id: BlockId| {
+                    let block = &self.blocks[id];
+                    let next = block.next.map(|next| &self.blocks[next]).filter(|n| !n.mapped);
+                    block.size + next.map_or(Bytes::ZERO, |next| next.size)
+                };
+                while self.blocks[found].expandable.is_some()
+                    && let Some((next_key, next)) = index.after(key)
+                    && room(next) < room(found)
+                {
+                    (key, found) = (next_key, next);
+                }
+            } else {
+                while self.blocks[found].expandable.is_some() {
+                    (key, found) = index.after(key)?;
+                }
+            }
+        }
+        let oversize = self.conf.max_split_size;
+        let size = self.blocks[found].size;
+        if params.size < oversize && size >= oversize {
+            return None;
+        }
+        if params.size >= oversize && size >= params.size + self.conf.max_non_split_rounding_size {
+            return None;
+        }
+        self.pools[params.pool.index()].erase(&self.blocks, found);
+        Some(found)
+    }
+
+    /// A new block from the device, if the limit and the device allow it.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::alloc_block`.
+    pub(super) fn alloc_block<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        observer: &mut O,
+    ) -> Result<Option<BlockId>, AllocError> {
+        let size = params.alloc_size;
+        if self.allowed_maximum.is_some_and(|allowed| self.reserved + size > allowed) {
+            return Ok(None);
+        }
+        if self.conf.throw_on_cudamalloc_oom {
+            let limit = self.device.total().scale(self.conf.per_process_memory_fraction);
+            if self.reserved + size > limit {
+                observer.oom_rejection();
+                return Err(AllocError::Refused(format!(
+                    "CUDA out of memory. Allocation was preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: {size}"
+                )));
+            }
+        }
+        let private = self.pools[params.pool.index()].private;
+        let is_expandable = self.conf.expandable_segments
+            && (private.is_none() || self.rules.expandable_private_pools);
+        if is_expandable {
+            let block = self.try_allocate_expandable_block(params, observer);
+            if block.is_some() {
+                self.private.count_malloc(private, 1);
+            }
+            return Ok(block);
+        }
+        let Some(addr) = self.device.malloc(size) else { return Ok(None) };
+        self.private.count_malloc(private, 1);
+        self.reserved += size;
+        let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
+        let block = self.blocks.create(Block {
+            addr,
+            size,
+            requested: Bytes::ZERO,
+            prev: None,
+            next: None,
+            pool: params.pool.0,
+            stream: params.stream,
+            expandable: None,
+            order,
+            gc_count_base: 0,
+            event_count: 0,
+            allocated: false,
+            mapped: true,
+            in_use_elsewhere: false,
+        });
+        observer.segment_alloc(&Segment {
+            span: Span::new(addr, size),
+            place: self.place(block),
+            is_oversize: size >= self.conf.max_split_size,
+        });
+        Ok(Some(block))
+    }
+
+    /// Whether what the request leaves of the block is worth keeping.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::should_split`.
+    #[inline]
+    fn should_split(&self, params: &AllocParams, block: BlockId) -> bool {
+        let pool = &self.pools[params.pool.index()];
+        if self.private.is_no_split(pool.private) {
+            return false;
+        }
+        let remaining = self.blocks[block].size - params.size;
+        if pool.is_small || params.is_expandable {
+            remaining >= MIN_BLOCK_SIZE
+        } else {
+            params.size < self.conf.max_split_size && remaining > SMALL_SIZE
+        }
+    }
+
+    /// Hands the block out, or its low end.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::alloc_found_block`.
+    #[inline]
+    fn alloc_found_block<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        found: BlockId,
+        observer: &mut O,
+    ) -> BlockId {
+        let was_split = self.blocks[found].is_split();
+        let (block, remainder) = if self.should_split(params, found) {
+            let front = self.blocks.split_front(found, params.size);
+            if self.rules.ties == TieBreak::BlockAge {
+                self.blocks[front].order = self.next_order();
+            }
+            self.pools[params.pool.index()].insert(&mut self.blocks, found);
+            (front, Some(self.blocks[found].size))
+        } else {
+            (found, None)
+        };
+        let record = &mut self.blocks[block];
+        record.allocated = true;
+        record.requested = params.requested;
+        let span = record.span();
+        self.allocated += span.size;
+        observer.alloc(&Allocated {
+            span,
+            requested: params.requested,
+            place: self.place(block),
+            was_split,
+            remainder,
+            is_oversize: span.size >= self.conf.max_split_size,
+        });
+        block
+    }
+
+    /// The last rung.
+    #[cold]
+    fn out_of_memory<O: Observer>(&mut self, params: &AllocParams, observer: &mut O) -> AllocError {
+        let pool = &self.pools[params.pool.index()];
+        let place = Place {
+            stream: self.streams[params.stream].handle,
+            pool: self.private.id_of(pool.private),
+            is_small: pool.is_small,
+            is_expandable: false,
+        };
+        let device_free = self.device.free_bytes();
+        observer.oom(&Failed { size: params.size, device_free, place });
+        let hint = if !self.conf.expandable_segments {
+            OomHint::Usual
+        } else if let Some(reserve) = self.exceeded_reserve(params) {
+            OomHint::BeyondReserve(reserve)
+        } else {
+            OomHint::Expandable
+        };
+        AllocError::Oom(Box::new(Oom {
+            release: self.rules.release,
+            device: self.device.config().index,
+            requested: params.alloc_size,
+            total: self.device.total(),
+            free: device_free,
+            processes: self.device.processes(),
+            allowed: self.allowed_maximum,
+            allocated: self.allocated,
+            private_pools: self.private_free_bytes(),
+            reserved: self.reserved,
+            hint,
+        }))
+    }
+
+    /// Free bytes in the lists of all private pools.
+    fn private_free_bytes(&self) -> Bytes {
+        let pools = self.pools.iter().filter(|pool| pool.private.is_some());
+        let lists = pools.flat_map(|pool| pool.streams.iter());
+        lists.flat_map(|stream| stream.free.iter()).map(|(key, _)| key.size).sum()
+    }
+
+    /// The largest free block, and no less than the free memory of the device: `cacheInfo`.
+    pub fn largest_available(&self) -> Bytes {
+        let streams = self.pools.iter().flat_map(|pool| pool.streams.iter());
+        let last = streams.filter_map(|stream| stream.free.before(None)).map(|(key, _)| key.size);
+        last.max().unwrap_or(Bytes::ZERO).max(self.device.free_bytes())
+    }
+}

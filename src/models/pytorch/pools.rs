@@ -1,0 +1,306 @@
+//! Private pools: who owns them, which requests they serve, and when they fall back.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    AllocParams, PyTorch, SMALL_SIZE,
+    pool::{BlockPool, PoolIdx},
+    version::{CaptureGuard, MempoolFallback, Routing},
+};
+use crate::{
+    base::{BlockId, Bytes, Id, PoolId, StreamId, Table},
+    sim::{AllocError, FlatHash, FlatKey, Observer},
+};
+
+/// A private pool that was ever made; its slot is not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PrivateIdx(pub u16);
+
+impl Id for PrivateIdx {
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// `PrivatePool`. Its large half is `pools[2 + 2 i]`, its small half the one after.
+#[derive(Clone, Debug)]
+pub(super) struct PrivatePool {
+    pub id: PoolId,
+    /// Owners: captures, graphs, `MemPool` objects.
+    pub use_count: i64,
+    /// `cudaMalloc_count`: segments, or successful mappings less unmappings.
+    pub malloc_count: i64,
+    pub is_no_split: bool,
+}
+
+impl FlatKey for PoolId {
+    /// `MempoolIdHash`.
+    fn hash(self) -> u64 {
+        if self.0 != 0 { self.0 } else { self.1 }
+    }
+}
+
+/// All private pools of an allocator, and the routing of requests to them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PrivatePools {
+    all: Table<PrivateIdx, PrivatePool>,
+    /// `graph_pools`.
+    by_id: FxHashMap<PoolId, PrivateIdx>,
+    /// `graph_pools_freeable`.
+    freeable: FlatHash<PoolId, PrivateIdx>,
+    /// `captures_underway`: pools and the stream that each serves (`None`: every stream), in the
+    /// order in which they were begun.
+    begun: Vec<(PoolId, Option<StreamId>)>,
+    /// `use_on_oom_pools`, latest first, as PyTorch's hash set walks them.
+    use_on_oom: Vec<PoolId>,
+    no_split: FxHashSet<PoolId>,
+    /// Captures under way, as `markCaptureBegin` counts them.
+    real_captures: u32,
+}
+
+impl PrivatePools {
+    pub(super) fn id_of(&self, private: Option<PrivateIdx>) -> PoolId {
+        private.map_or(PoolId::DEFAULT, |private| self.all[private].id)
+    }
+
+    pub(super) fn is_no_split(&self, private: Option<PrivateIdx>) -> bool {
+        private.is_some_and(|private| self.all[private].is_no_split)
+    }
+
+    pub(super) fn count_malloc(&mut self, private: Option<PrivateIdx>, change: i64) {
+        if let Some(private) = private {
+            self.all[private].malloc_count += change;
+        }
+    }
+
+    pub(super) fn any_begun(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    pub(super) fn freeable_from(&self, slot: usize) -> Option<(usize, PoolId)> {
+        self.freeable.key_from(slot)
+    }
+
+    /// The two halves of a private pool: (large, small).
+    pub(super) fn halves(private: PrivateIdx) -> (PoolIdx, PoolIdx) {
+        (PoolIdx(2 + 2 * private.0), PoolIdx(3 + 2 * private.0))
+    }
+
+    pub(super) fn get(&self, id: PoolId) -> Option<PrivateIdx> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A freeable pool without memory is no more; returns whether it went.
+    pub(super) fn forget_if_empty(&mut self, id: PoolId) -> bool {
+        let Some(private) = self.get(id) else { return false };
+        if self.all[private].malloc_count != 0 {
+            return false;
+        }
+        self.by_id.remove(&id);
+        self.freeable.remove(id);
+        true
+    }
+}
+
+fn assertion(condition: &str) -> AllocError {
+    AllocError::Failed(format!("{condition} INTERNAL ASSERT FAILED"))
+}
+
+impl PyTorch {
+    /// Whether frees across streams are deferred and nothing of the default pool is released.
+    ///
+    /// # Source
+    /// `captures_underway.empty()` up to 2.12, `is_capture_context` from 2.13.
+    #[inline]
+    pub(super) fn capture_guard(&self) -> bool {
+        match self.rules.guard {
+            CaptureGuard::PoolBegun => self.private.any_begun(),
+            CaptureGuard::RealCapture => {
+                self.private.real_captures > 0
+                    && self.events.clock.is_capturing(self.current_stream)
+            }
+        }
+    }
+
+    /// The pool that serves a request of this rounded size.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::get_pool`.
+    #[inline]
+    pub(super) fn get_pool(&self, size: Bytes, stream: StreamId) -> PoolIdx {
+        let is_small = size <= SMALL_SIZE;
+        if self.private.any_begun()
+            && let Some(private) = self.routed(stream)
+        {
+            let (large, small) = PrivatePools::halves(private);
+            return if is_small { small } else { large };
+        }
+        if is_small { PoolIdx::DEFAULT_SMALL } else { PoolIdx::DEFAULT_LARGE }
+    }
+
+    fn routed(&self, stream: StreamId) -> Option<PrivateIdx> {
+        let serves = |(_, of): &&(PoolId, Option<StreamId>)| of.is_none_or(|of| of == stream);
+        let mut begun = self.private.begun.iter();
+        let (id, _) = match self.rules.routing {
+            Routing::OneStream | Routing::FirstBegun => begun.find(serves)?,
+            Routing::LastBegun => begun.rev().find(serves)?,
+        };
+        self.private.get(*id)
+    }
+
+    /// The half of a private pool that serves a request, where a recording names the pool. The pool
+    /// is made if the recording does not show who made it.
+    pub(super) fn private_pool_for<O: Observer>(
+        &mut self,
+        id: PoolId,
+        size: Bytes,
+        observer: &mut O,
+    ) -> PoolIdx {
+        let private = match self.private.get(id) {
+            Some(private) => private,
+            None => self.make_pool(id, observer),
+        };
+        let (large, small) = PrivatePools::halves(private);
+        if size <= SMALL_SIZE { small } else { large }
+    }
+
+    pub(super) fn make_pool<O: Observer>(&mut self, id: PoolId, observer: &mut O) -> PrivateIdx {
+        let private = PrivateIdx(
+            u16::try_from(self.private.all.len())
+                .expect("traces hold fewer than 2^15 private pools"),
+        );
+        let is_no_split = self.private.no_split.contains(&id);
+        self.private.all.push(PrivatePool { id, use_count: 1, malloc_count: 0, is_no_split });
+        self.private.by_id.insert(id, private);
+        let streams = self.streams.len();
+        self.pools.push(BlockPool::new(false, Some(private), streams));
+        self.pools.push(BlockPool::new(true, Some(private), streams));
+        observer.pool_created(id);
+        private
+    }
+
+    /// `createOrIncrefPool`.
+    pub(super) fn create_or_incref_pool<O: Observer>(
+        &mut self,
+        id: PoolId,
+        observer: &mut O,
+    ) -> Result<PrivateIdx, AllocError> {
+        let Some(private) = self.private.get(id) else { return Ok(self.make_pool(id, observer)) };
+        if self.private.all[private].use_count <= 0 {
+            return Err(assertion("it->second->use_count > 0"));
+        }
+        self.private.all[private].use_count += 1;
+        Ok(private)
+    }
+
+    /// `beginAllocateToPool`.
+    pub(super) fn begin_allocate_to_pool<O: Observer>(
+        &mut self,
+        id: PoolId,
+        stream: Option<StreamId>,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        self.create_or_incref_pool(id, observer)?;
+        if self.rules.routing == Routing::OneStream {
+            let stream = stream.unwrap_or(StreamId(0));
+            if self.private.begun.iter().any(|(_, of)| *of == Some(stream)) {
+                return Err(assertion("inserted"));
+            }
+            self.private.begun.push((id, Some(stream)));
+            return Ok(());
+        }
+        if self.private.begun.iter().any(|(begun, _)| *begun == id) {
+            let text = "beginAllocateToPool: already recording to mempool_id";
+            return Err(AllocError::Failed(text.into()));
+        }
+        self.private.begun.push((id, stream));
+        Ok(())
+    }
+
+    /// `endAllocateToPool`.
+    pub(super) fn end_allocate_to_pool(&mut self, id: PoolId) -> Result<(), AllocError> {
+        match self.private.begun.iter().position(|(begun, _)| *begun == id) {
+            Some(at) => {
+                self.private.begun.remove(at);
+                Ok(())
+            }
+            None => {
+                let text = "endAllocatePool: not currently recording to mempool_id";
+                Err(AllocError::Failed(text.into()))
+            }
+        }
+    }
+
+    /// `releasePool`: without owners its memory can be given back at the next release.
+    pub(super) fn release_pool(&mut self, id: PoolId) -> Result<(), AllocError> {
+        let Some(private) = self.private.get(id) else {
+            return Err(assertion("it != graph_pools.end()"));
+        };
+        let pool = &mut self.private.all[private];
+        pool.use_count -= 1;
+        match pool.use_count {
+            0 => {
+                self.private.freeable.insert(id, private);
+                Ok(())
+            }
+            count if count > 0 => Ok(()),
+            _ => Err(assertion("uc >= 0")),
+        }
+    }
+
+    /// `getPoolUseCount`.
+    pub fn pool_use_count(&self, id: PoolId) -> i64 {
+        self.private.get(id).map_or(0, |private| self.private.all[private].use_count)
+    }
+
+    pub(super) fn set_use_on_oom(&mut self, id: PoolId, on: bool) {
+        self.private.use_on_oom.retain(|known| *known != id);
+        if on {
+            self.private.use_on_oom.insert(0, id);
+        }
+    }
+
+    pub(super) fn set_no_split(&mut self, id: PoolId) {
+        self.private.no_split.insert(id);
+        if let Some(private) = self.private.get(id) {
+            self.private.all[private].is_no_split = true;
+        }
+    }
+
+    pub(super) fn mark_capture(&mut self, stream: StreamId, begins: bool) {
+        self.events.clock.capture(stream, begins);
+        let count = &mut self.private.real_captures;
+        *count = if begins { *count + 1 } else { count.saturating_sub(1) };
+    }
+
+    /// Asks the pools marked `use_on_oom` for a free block.
+    ///
+    /// # Source
+    /// `try_mempool_fallback` from 2.11; the last lines of `malloc` before.
+    pub(super) fn try_mempool_fallback<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        observer: &mut O,
+    ) -> Result<Option<(AllocParams, BlockId)>, AllocError> {
+        let is_private = self.pools[params.pool.index()].private.is_some();
+        if is_private && self.rules.mempool_fallback == MempoolFallback::Early {
+            return Ok(None);
+        }
+        for id in self.private.use_on_oom.clone() {
+            // The calling thread's requests go to that pool for the moment, as if it had begun it.
+            self.begin_allocate_to_pool(id, None, observer)?;
+            let fallback = AllocParams {
+                pool: self.get_pool(params.size, params.stream),
+                is_expandable: params.is_expandable && !self.rules.expandable_per_request,
+                ..*params
+            };
+            let found = self.get_free_block(&fallback);
+            self.end_allocate_to_pool(id)?;
+            self.release_pool(id)?;
+            if let Some(block) = found {
+                return Ok(Some((fallback, block)));
+            }
+        }
+        Ok(None)
+    }
+}

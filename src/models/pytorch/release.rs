@@ -1,0 +1,217 @@
+//! Memory goes back to the device: garbage collection, the rungs of the ladder, `empty_cache`.
+
+use super::{
+    AllocParams, PyTorch,
+    pool::{PoolIdx, free_key},
+    pools::PrivatePools,
+    version::GuardedEmptyCache,
+};
+use crate::{
+    base::{BlockId, Bytes, Id, PoolId},
+    sim::{AllocError, Observer, Segment},
+};
+
+impl PyTorch {
+    /// Gives back whole segments that were not used for long, until the limit's share is kept.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::garbage_collect_cached_blocks`.
+    #[cold]
+    pub(super) fn garbage_collect_cached_blocks<O: Observer>(
+        &mut self,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        let Some(allowed) = self.allowed_maximum else { return Ok(()) };
+        let limit = allowed.scale(self.conf.garbage_collection_threshold);
+        if self.reserved <= limit {
+            return Ok(());
+        }
+        let target = self.reserved - limit;
+        let pool = PoolIdx::DEFAULT_LARGE;
+        let call_count = self.pools[pool.index()].call_count;
+        let age = |this: &Self, id: BlockId| call_count.wrapping_sub(this.blocks[id].gc_count_base);
+        let candidates: Vec<BlockId> =
+            self.free_in_order(pool).filter(|id| !self.blocks[*id].is_split()).collect();
+        let mut total_age: u64 = candidates.iter().map(|id| u64::from(age(self, *id))).sum();
+        let mut count = candidates.len() as u64;
+        let mut left = candidates;
+        let mut reclaimed = Bytes::ZERO;
+        let mut is_freeing = true;
+        while reclaimed < target && is_freeing && count > 0 {
+            is_freeing = false;
+            #[expect(clippy::cast_precision_loss, reason = "PyTorch's own arithmetic, in doubles")]
+            let threshold = total_age as f64 / count as f64;
+            let mut kept = Vec::new();
+            for id in left {
+                let is_expandable = self.blocks[id].expandable.is_some();
+                let passes = f64::from(age(self, id)) >= threshold;
+                if !passes || (is_expandable && !self.rules.asserts_on_expandable_release) {
+                    kept.push(id);
+                    continue;
+                }
+                is_freeing = true;
+                reclaimed += self.blocks[id].size;
+                total_age -= u64::from(age(self, id));
+                count -= 1;
+                self.release_block(id, observer)?;
+            }
+            left = kept;
+        }
+        Ok(())
+    }
+
+    /// The free blocks of a pool in the order of PyTorch's set: stream by stream.
+    fn free_in_order(&self, pool: PoolIdx) -> impl Iterator<Item = BlockId> {
+        let pool = &self.pools[pool.index()];
+        let streams = self.stream_order.iter().map(|stream| &pool.streams[*stream]);
+        streams.flat_map(|stream| stream.free.iter()).map(|(_, id)| id)
+    }
+
+    /// With `max_split_size`: gives back one oversize block that is large enough, or several,
+    /// largest first. Whether enough was given back to try again.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::release_available_cached_blocks`.
+    pub(super) fn release_available_cached_blocks<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        observer: &mut O,
+    ) -> Result<bool, AllocError> {
+        let oversize = self.conf.max_split_size;
+        if oversize == Bytes::MAX {
+            return Ok(false);
+        }
+        let wanted = params.size.max(oversize);
+        let index =
+            |this: &Self| this.pools[params.pool.index()].streams[params.stream].free.clone();
+        let free = index(self);
+        let skips_expandable = !self.rules.asserts_on_expandable_release;
+        if let Some((_, found)) = free.lower_bound(wanted)
+            && !(skips_expandable && self.blocks[found].expandable.is_some())
+        {
+            self.release_block(found, observer)?;
+            return Ok(true);
+        }
+        let mut released = Bytes::ZERO;
+        let mut next = free
+            .lower_bound(wanted)
+            .map_or_else(|| free.before(None), |(key, _)| free.before(Some(key)));
+        while released < wanted
+            && let Some((key, id)) = next
+            && key.size >= oversize
+        {
+            next = free.before(Some(key));
+            if !(skips_expandable && self.blocks[id].expandable.is_some()) {
+                released += key.size;
+                self.release_block(id, observer)?;
+            }
+        }
+        Ok(released >= wanted)
+    }
+
+    /// Gives all cached segments back: of the default pool and of all private pools without owners,
+    /// or of one private pool.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::release_cached_blocks`, also behind `empty_cache`.
+    pub(super) fn release_cached_blocks<O: Observer>(
+        &mut self,
+        pool: PoolId,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        if !self.config.caching {
+            return Ok(());
+        }
+        if !pool.is_private() {
+            if let GuardedEmptyCache::Assertion(condition) = self.rules.guarded_empty_cache
+                && self.capture_guard()
+            {
+                // The synchronisation is counted before it fails.
+                observer.sync_all_streams();
+                return Err(AllocError::Failed(format!("{condition} INTERNAL ASSERT FAILED")));
+            }
+            if !self.capture_guard() {
+                self.synchronize_and_free_events(None, observer);
+                self.release_blocks(PoolIdx::DEFAULT_LARGE, observer)?;
+                self.release_blocks(PoolIdx::DEFAULT_SMALL, observer)?;
+            }
+        }
+        let mut slot = 0;
+        while let Some((at, id)) = self.private.freeable_from(slot) {
+            slot = at + 1;
+            if pool.is_private() {
+                if id != pool {
+                    continue;
+                }
+                self.synchronize_and_free_events(Some(pool), observer);
+            }
+            let Some(private) = self.private.get(id) else { continue };
+            let (large, small) = PrivatePools::halves(private);
+            self.release_blocks(small, observer)?;
+            self.release_blocks(large, observer)?;
+            if self.private.forget_if_empty(id) {
+                slot = at;
+            }
+        }
+        Ok(())
+    }
+
+    /// # Source
+    /// `DeviceCachingAllocator::release_blocks`.
+    fn release_blocks<O: Observer>(
+        &mut self,
+        pool: PoolIdx,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        let free: Vec<BlockId> = self.free_in_order(pool).collect();
+        let (to_unmap, cached): (Vec<BlockId>, Vec<BlockId>) =
+            free.into_iter().partition(|id| self.blocks[*id].expandable.is_some());
+        for id in cached {
+            if !self.blocks[id].is_split() {
+                self.release_block(id, observer)?;
+            }
+        }
+        for id in to_unmap {
+            self.unmap_block(id, observer);
+            if !self.blocks[id].is_split() && !self.blocks[id].mapped {
+                self.release_expandable_segment(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// `cudaFree` of a segment.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::release_block`.
+    fn release_block<O: Observer>(
+        &mut self,
+        id: BlockId,
+        observer: &mut O,
+    ) -> Result<(), AllocError> {
+        let record = &self.blocks[id];
+        if record.expandable.is_some() {
+            let text = "!block->expandable_segment_ INTERNAL ASSERT FAILED";
+            return Err(AllocError::Failed(text.into()));
+        }
+        let (span, pool) = (record.span(), PoolIdx(record.pool));
+        let fact = Segment {
+            span,
+            place: self.place(id),
+            is_oversize: span.size >= self.conf.max_split_size,
+        };
+        observer.segment_release(&fact);
+        if !self.device.free(span.start) {
+            // A part of a segment: it became oversize when `max_split_size` was lowered.
+            let text = self.rules.cuda_error("invalid argument", "cudaErrorInvalidValue");
+            return Err(AllocError::Failed(text));
+        }
+        observer.segment_free(&fact);
+        self.private.count_malloc(self.pools[pool.index()].private, -1);
+        self.reserved -= span.size;
+        self.pools[pool.index()].erase(&self.blocks, id);
+        debug_assert_eq!(free_key(&self.blocks[id]).size, span.size);
+        self.blocks.detach(id);
+        Ok(())
+    }
+}

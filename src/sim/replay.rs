@@ -1,0 +1,101 @@
+//! [`replay`]: all operations of a trace through an allocator.
+
+use super::{AllocError, Allocator, Observer};
+use crate::{
+    base::OpIndex,
+    trace::{AllocOp, Op, Trace},
+};
+
+/// What to do at the first request that cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnOom {
+    /// Stop there, as the program would.
+    #[default]
+    Stop,
+    /// Leave the request and its free out, and go on.
+    Skip,
+}
+
+/// The failure that ended a replay, or the first one that it skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoppedBy {
+    /// The operation.
+    pub op: OpIndex,
+    /// What was asked, if it was a `malloc`.
+    pub asked: Option<AllocOp>,
+    /// Why it failed.
+    pub error: AllocError,
+}
+
+/// How a replay went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Operations done, the failing one included.
+    pub ops: u32,
+    /// Whether every operation was done without a failure.
+    pub completed: bool,
+    /// Requests that failed.
+    pub failures: u32,
+    /// The first failure.
+    pub first_failure: Option<StoppedBy>,
+}
+
+/// Replays `trace`, up to but without operation `until` (or to its end). `allocator` must be new or
+/// reset, and know the streams of the trace.
+///
+/// # Complexity
+/// One step an operation; see the allocator for what a step costs.
+pub fn replay<A: Allocator, O: Observer>(
+    trace: &Trace,
+    allocator: &mut A,
+    observer: &mut O,
+    on_oom: OnOom,
+    until: Option<OpIndex>,
+) -> Outcome {
+    allocator.start(trace, observer);
+    let mut outcome = Outcome { ops: 0, completed: true, failures: 0, first_failure: None };
+    let end = until.map_or(trace.ops().len(), |op| trace.ops().len().min(op.0 as usize));
+    for (i, op) in trace.ops()[..end].iter().enumerate() {
+        outcome.ops += 1;
+        if let Err((asked, error)) = step(trace, op, allocator, observer) {
+            outcome.completed = false;
+            outcome.failures += 1;
+            let op = OpIndex::from_index(i);
+            outcome.first_failure.get_or_insert(StoppedBy { op, asked, error });
+            if on_oom == OnOom::Stop {
+                break;
+            }
+        }
+    }
+    outcome
+}
+
+#[inline]
+fn step<A: Allocator, O: Observer>(
+    trace: &Trace,
+    op: &Op,
+    allocator: &mut A,
+    observer: &mut O,
+) -> Result<(), (Option<AllocOp>, AllocError)> {
+    match op {
+        Op::Alloc(alloc) => {
+            allocator.malloc(alloc, observer).map(drop).map_err(|error| (Some(*alloc), error))
+        }
+        Op::Free(free) => {
+            allocator.free(free, observer);
+            Ok(())
+        }
+        Op::FreeCompleted(id) => {
+            allocator.complete(*id);
+            Ok(())
+        }
+        Op::RecordStream(id, stream) => {
+            allocator.record_stream(*id, *stream);
+            Ok(())
+        }
+        Op::EmptyCache => allocator.empty_cache(observer).map_err(|error| (None, error)),
+        Op::Control(id) => {
+            allocator.control(&trace.controls()[*id], observer).map_err(|error| (None, error))
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Floor 1: what a program *asked* ([`Op`]), where it *started* ([`Layout`]), and what an allocator
+//! *did* ([`Event`]).
+//!
+//! ```text
+//!  asked:   a = alloc 3MiB        free a              (Op, one device)
+//!  did:     segment_alloc alloc   free_requested …    (Event, PyTorch's own nine actions)
+//!  started: [20MiB large | a 3MiB | . 17MiB]          (Layout)
+//! ```
+//! A trace is of one device: PyTorch's allocator has one independent instance for each.
+
+mod builder;
+mod event;
+mod layout;
+mod oom;
+mod op;
+mod recording;
+
+pub use builder::{TraceBuilder, TraceError};
+pub use event::{Action, Event};
+pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
+pub use oom::{Oom, OomHint, ProcessUse};
+pub use op::{AllocOp, Control, ControlId, EventMode, FreeOp, Op, PoolIndex};
+pub use recording::{Recorded, Stream, Trace};

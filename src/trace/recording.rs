@@ -1,0 +1,125 @@
+//! [`Trace`]: the operations of one device, where they started, and what was recorded.
+
+use super::{Control, ControlId, Event, Layout, Op, PoolIndex};
+use crate::base::{AllocId, Bytes, DeviceIndex, OpIndex, PoolId, StreamHandle, StreamId, Table};
+
+/// A stream that a trace names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The raw `cudaStream_t`.
+    pub handle: StreamHandle,
+    /// `c10::Stream`'s id. PyTorch keeps pending events in a hash table over it, so the order in
+    /// which several streams are looked at follows from it.
+    pub id: u64,
+}
+
+impl Stream {
+    /// The default stream.
+    pub const DEFAULT: Self = Self { handle: StreamHandle(0), id: 0 };
+
+    /// The n-th stream of a made-up program, with handle and id as PyTorch's stream pool gives them
+    /// to the streams that a program takes one after the other. 0 is the default stream.
+    pub fn numbered(n: StreamId) -> Self {
+        match u64::from(n.0) {
+            0 => Self::DEFAULT,
+            n => {
+                Self { handle: StreamHandle(0x1_0000_0100 + (n - 1) * 0x400), id: 3 + 32 * (n - 1) }
+            }
+        }
+    }
+}
+
+/// What a recording holds beside the operations.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// Everything the real allocator did, oldest first.
+    pub events: Vec<Event>,
+    /// The first event of each operation, and the number of events at the end: one more than there
+    /// are operations.
+    pub first_event: Vec<u32>,
+    /// Where everything lay at the end.
+    pub end: Layout,
+}
+
+impl Recorded {
+    /// The events of one operation.
+    pub fn events_of(&self, op: OpIndex) -> &[Event] {
+        let i = op.0 as usize;
+        &self.events[self.first_event[i] as usize..self.first_event[i + 1] as usize]
+    }
+}
+
+/// The operations of one device, in order.
+///
+/// Made by [`super::TraceBuilder`] alone, which keeps these promises: every [`AllocId`] is allocated
+/// at most once (by one op, or in [`Trace::start_ids`]) and freed at most once, after that; every
+/// stream, pool and control named exists.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    pub(super) device: DeviceIndex,
+    pub(super) ops: Vec<Op>,
+    pub(super) controls: Table<ControlId, Control>,
+    pub(super) streams: Table<StreamId, Stream>,
+    pub(super) pools: Table<PoolIndex, PoolId>,
+    pub(super) allocs: u32,
+    pub(super) start: Layout,
+    pub(super) start_ids: Vec<AllocId>,
+    pub(super) recorded: Option<Recorded>,
+}
+
+impl Trace {
+    /// The device of the operations.
+    pub fn device(&self) -> DeviceIndex {
+        self.device
+    }
+
+    /// The operations.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The rare operations that [`Op::Control`] refers to.
+    pub fn controls(&self) -> &Table<ControlId, Control> {
+        &self.controls
+    }
+
+    /// The streams; the first is the default stream.
+    pub fn streams(&self) -> &Table<StreamId, Stream> {
+        &self.streams
+    }
+
+    /// The private pools that a recording names.
+    pub fn pools(&self) -> &Table<PoolIndex, PoolId> {
+        &self.pools
+    }
+
+    /// Number of allocations: their ids are below.
+    pub fn alloc_count(&self) -> u32 {
+        self.allocs
+    }
+
+    /// What was there before the first operation.
+    pub fn start(&self) -> &Layout {
+        &self.start
+    }
+
+    /// The names of the blocks that were live at the start: one for each block of [`Trace::start`]
+    /// that is not inactive, in the order of segments and blocks.
+    pub fn start_ids(&self) -> &[AllocId] {
+        &self.start_ids
+    }
+
+    /// What the real allocator did, if this is a recording.
+    pub fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
+    }
+
+    /// Sum of all sizes asked for, in bytes.
+    pub fn requested(&self) -> Bytes {
+        let size = |op: &Op| match op {
+            Op::Alloc(alloc) => alloc.size,
+            _ => Bytes::ZERO,
+        };
+        self.ops.iter().map(size).sum()
+    }
+}
