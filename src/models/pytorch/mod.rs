@@ -1,2 +1,3 @@
 //! PyTorch's CUDA caching allocator.
 pub mod conf;
+pub mod rounding;
