@@ -114,6 +114,13 @@ fn error_difference(
         (_, Some(text)) => Err((ConfErrorKind::Aborts, text)),
     };
     let got = outcome.map_err(|error| (error.kind, error.text.as_str()));
+    // Up to 2.6 the parser compares the memory behind the last token. That kills the process unless
+    // an earlier string has left something there; we always say that it dies.
+    let chance =
+        Err((ConfErrorKind::Refused, "Error parsing CachingAllocator settings, expected ,"));
+    if got == Err((ConfErrorKind::Aborts, "")) && want == chance {
+        return None;
+    }
     (got != want).then(|| format!("{got:?}, recorded {want:?}"))
 }
 

@@ -12,7 +12,8 @@ pub enum ConfErrorKind {
     /// An exception with this text.
     Refused,
     /// The process dies, no program can catch it: while the library is loaded (2.10 and later, at
-    /// start-up), or by reading past the end of a list (2.6 and before).
+    /// start-up), or by reading memory behind an unfinished list (2.6 and before; at run time it may
+    /// survive by chance and say `expected ,`).
     Aborts,
 }
 
