@@ -1,0 +1,395 @@
+//! [`DeviceStats`]: every number of `torch.cuda.memory_stats()`.
+//!
+//! # Source
+//! `c10/core/CachingDeviceAllocator.h` (`DeviceStats`), `torch/cuda/memory.py` (`memory_stats`).
+
+use std::collections::BTreeMap;
+
+use crate::{
+    base::{Bytes, PoolId, Release},
+    sim::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment, StartBlock},
+    trace::BlockState,
+};
+
+/// One quantity over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Now.
+    pub current: i64,
+    /// Largest since the last reset of peaks.
+    pub peak: i64,
+    /// Sum of increases since the last reset of totals.
+    pub allocated: i64,
+    /// Sum of decreases since the last reset of totals.
+    pub freed: i64,
+}
+
+impl Stat {
+    #[inline]
+    fn increase(&mut self, n: i64) {
+        self.current += n;
+        self.peak = self.peak.max(self.current);
+        self.allocated += n;
+    }
+
+    #[inline]
+    fn decrease(&mut self, n: i64) {
+        self.current -= n;
+        self.freed += n;
+    }
+
+    /// One change up or down, as PyTorch applies a net change.
+    #[inline]
+    fn change(&mut self, n: i64) {
+        if n >= 0 { self.increase(n) } else { self.decrease(-n) }
+    }
+
+    /// In the order of the fields.
+    pub fn fields(&self) -> [(&'static str, i64); 4] {
+        [
+            ("allocated", self.allocated),
+            ("current", self.current),
+            ("freed", self.freed),
+            ("peak", self.peak),
+        ]
+    }
+}
+
+/// A quantity of both pools together, of small pools, of large pools (private ones included).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Both.
+    pub all: Stat,
+    /// Blocks of at most 1 MiB.
+    pub small_pool: Stat,
+    /// Larger blocks.
+    pub large_pool: Stat,
+}
+
+impl Columns {
+    #[inline]
+    fn column(&mut self, place: Place) -> &mut Stat {
+        if place.is_small { &mut self.small_pool } else { &mut self.large_pool }
+    }
+
+    #[inline]
+    fn increase(&mut self, place: Place, n: i64) {
+        self.all.increase(n);
+        self.column(place).increase(n);
+    }
+
+    #[inline]
+    fn decrease(&mut self, place: Place, n: i64) {
+        self.all.decrease(n);
+        self.column(place).decrease(n);
+    }
+
+    #[inline]
+    fn change(&mut self, place: Place, n: i64) {
+        self.all.change(n);
+        self.column(place).change(n);
+    }
+
+    /// With the names that PyTorch gives them.
+    pub fn named(&self) -> [(&'static str, &Stat); 3] {
+        [("all", &self.all), ("large_pool", &self.large_pool), ("small_pool", &self.small_pool)]
+    }
+
+    fn stats_mut(&mut self) -> [&mut Stat; 3] {
+        [&mut self.all, &mut self.small_pool, &mut self.large_pool]
+    }
+}
+
+/// All statistics of one device, in bytes or counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// Blocks handed out.
+    pub allocation: Columns,
+    /// Segments from `cudaMalloc`.
+    pub segment: Columns,
+    /// Blocks handed out or waiting for other streams.
+    pub active: Columns,
+    /// Free blocks that share a segment with others.
+    pub inactive_split: Columns,
+    /// Bytes of the blocks handed out.
+    pub allocated_bytes: Columns,
+    /// Bytes of all segments.
+    pub reserved_bytes: Columns,
+    /// Bytes of the blocks handed out or waiting.
+    pub active_bytes: Columns,
+    /// Bytes of free blocks that share a segment with others.
+    pub inactive_split_bytes: Columns,
+    /// Bytes that programs asked for, of blocks handed out or waiting.
+    pub requested_bytes: Columns,
+    /// Blocks not below `max_split_size`.
+    pub oversize_allocations: Stat,
+    /// Segments not below `max_split_size`.
+    pub oversize_segments: Stat,
+    /// Times that everything was given back and the device asked again.
+    pub num_alloc_retries: i64,
+    /// Requests that failed.
+    pub num_ooms: i64,
+    /// Times that all pending events were waited for (2.3 and later).
+    pub num_sync_all_streams: i64,
+    /// `cudaMalloc` calls and mapped ranges that succeeded (2.3 and later).
+    pub num_device_alloc: i64,
+    /// `cudaFree` calls and unmapped ranges (2.3 and later).
+    pub num_device_free: i64,
+    /// Requests refused before anything was tried (2.12 and later).
+    pub num_oom_rejections: i64,
+    /// `max_split_size` when the allocator was made; -1 is unlimited.
+    pub max_split_size: i64,
+    /// Reserved bytes of each private pool (2.13 and later).
+    pub reserved_bytes_by_private_pools: BTreeMap<PoolId, Columns>,
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "PyTorch's counters are signed 64-bit too")]
+const fn signed(bytes: Bytes) -> i64 {
+    bytes.0 as i64
+}
+
+impl DeviceStats {
+    /// Nothing yet; `max_split_size` as it is when the allocator is made.
+    pub fn new(max_split_size: Bytes) -> Self {
+        Self { max_split_size: signed(max_split_size), ..Self::default() }
+    }
+
+    fn families(&self) -> [(&'static str, &Columns); 9] {
+        [
+            ("active", &self.active),
+            ("active_bytes", &self.active_bytes),
+            ("allocated_bytes", &self.allocated_bytes),
+            ("allocation", &self.allocation),
+            ("inactive_split", &self.inactive_split),
+            ("inactive_split_bytes", &self.inactive_split_bytes),
+            ("requested_bytes", &self.requested_bytes),
+            ("reserved_bytes", &self.reserved_bytes),
+            ("segment", &self.segment),
+        ]
+    }
+
+    /// All numbers by the keys of `torch.cuda.memory_stats()` of that release, sorted by key.
+    pub fn flat(&self, release: Release) -> BTreeMap<String, i64> {
+        let mut flat = BTreeMap::new();
+        let mut add = |prefix: &str, stat: &Stat| {
+            for (field, value) in stat.fields() {
+                flat.insert(format!("{prefix}.{field}"), value);
+            }
+        };
+        for (family, columns) in self.families() {
+            for (column, stat) in columns.named() {
+                add(&format!("{family}.{column}"), stat);
+            }
+        }
+        add("oversize_allocations", &self.oversize_allocations);
+        add("oversize_segments", &self.oversize_segments);
+        if release.at_least(13) {
+            for (pool, columns) in &self.reserved_bytes_by_private_pools {
+                for (column, stat) in columns.named() {
+                    let prefix = "reserved_bytes_by_private_pools";
+                    add(&format!("{prefix}.{}_{}.{column}", pool.0, pool.1), stat);
+                }
+            }
+        }
+        let counters = [
+            (1, "max_split_size", self.max_split_size),
+            (1, "num_alloc_retries", self.num_alloc_retries),
+            (1, "num_ooms", self.num_ooms),
+            (3, "num_sync_all_streams", self.num_sync_all_streams),
+            (3, "num_device_alloc", self.num_device_alloc),
+            (3, "num_device_free", self.num_device_free),
+            (12, "num_oom_rejections", self.num_oom_rejections),
+        ];
+        for (since, key, value) in counters {
+            if release.at_least(since) {
+                flat.insert(key.into(), value);
+            }
+        }
+        flat
+    }
+
+    fn all_columns_mut(&mut self) -> impl Iterator<Item = &mut Columns> {
+        [
+            &mut self.allocation,
+            &mut self.segment,
+            &mut self.active,
+            &mut self.inactive_split,
+            &mut self.allocated_bytes,
+            &mut self.reserved_bytes,
+            &mut self.active_bytes,
+            &mut self.inactive_split_bytes,
+            &mut self.requested_bytes,
+        ]
+        .into_iter()
+        .chain(self.reserved_bytes_by_private_pools.values_mut())
+    }
+
+    fn for_each_stat(&mut self, change: impl Fn(&mut Stat)) {
+        change(&mut self.oversize_allocations);
+        change(&mut self.oversize_segments);
+        self.all_columns_mut().flat_map(Columns::stats_mut).for_each(change);
+    }
+
+    fn reserve(&mut self, fact: &Segment, change: i64) {
+        let size = signed(fact.span.size) * change;
+        self.reserved_bytes.change(fact.place, size);
+        if fact.place.pool.is_private() {
+            let pools = &mut self.reserved_bytes_by_private_pools;
+            pools.entry(fact.place.pool).or_default().change(fact.place, size);
+        }
+    }
+}
+
+impl Observer for DeviceStats {
+    #[inline]
+    fn alloc(&mut self, fact: &Allocated) {
+        let (place, size) = (fact.place, signed(fact.span.size));
+        if !place.is_expandable {
+            match (fact.remainder, fact.was_split) {
+                // What is split off was counted with the free block it was part of.
+                (Some(_), true) => self.inactive_split_bytes.decrease(place, size),
+                (Some(rest), false) => {
+                    self.inactive_split_bytes.increase(place, signed(rest));
+                    self.inactive_split.increase(place, 1);
+                }
+                (None, true) => {
+                    self.inactive_split_bytes.decrease(place, size);
+                    self.inactive_split.decrease(place, 1);
+                }
+                (None, false) => {}
+            }
+        }
+        self.allocation.increase(place, 1);
+        self.allocated_bytes.increase(place, size);
+        self.active.increase(place, 1);
+        self.active_bytes.increase(place, size);
+        self.requested_bytes.increase(place, signed(fact.requested));
+        if fact.is_oversize {
+            self.oversize_allocations.increase(1);
+        }
+    }
+
+    #[inline]
+    fn free_requested(&mut self, fact: &FreeRequested) {
+        self.allocation.decrease(fact.place, 1);
+        self.allocated_bytes.decrease(fact.place, signed(fact.span.size));
+        if fact.is_oversize {
+            self.oversize_allocations.decrease(1);
+        }
+    }
+
+    #[inline]
+    fn free_completed(&mut self, fact: &FreeCompleted) {
+        let place = fact.place;
+        if !place.is_expandable {
+            let (mut blocks, mut bytes) = (0, 0);
+            for merged in fact.merged {
+                if merged > Bytes::ZERO {
+                    blocks -= 1;
+                    bytes -= signed(merged);
+                }
+            }
+            if fact.is_split {
+                blocks += 1;
+                bytes += signed(fact.free.size);
+            }
+            self.inactive_split.change(place, blocks);
+            self.inactive_split_bytes.change(place, bytes);
+        }
+        self.active.decrease(place, 1);
+        self.active_bytes.decrease(place, signed(fact.span.size));
+        self.requested_bytes.decrease(place, signed(fact.requested));
+    }
+
+    fn segment_alloc(&mut self, fact: &Segment) {
+        self.segment.increase(fact.place, 1);
+        self.reserve(fact, 1);
+        if fact.is_oversize {
+            self.oversize_segments.increase(1);
+        }
+        self.num_device_alloc += 1;
+    }
+
+    fn segment_release(&mut self, _fact: &Segment) {
+        self.num_device_free += 1;
+    }
+
+    fn segment_free(&mut self, fact: &Segment) {
+        self.segment.decrease(fact.place, 1);
+        self.reserve(fact, -1);
+        if fact.is_oversize {
+            self.oversize_segments.decrease(1);
+        }
+    }
+
+    fn segment_map(&mut self, fact: &Segment) {
+        self.reserve(fact, 1);
+        self.num_device_alloc += 1;
+    }
+
+    fn segment_unmap(&mut self, fact: &Segment) {
+        self.reserve(fact, -1);
+        self.num_device_free += 1;
+    }
+
+    fn oom(&mut self, _fact: &Failed) {
+        self.num_ooms += 1;
+    }
+
+    fn oom_rejection(&mut self) {
+        self.num_oom_rejections += 1;
+    }
+
+    fn alloc_retry(&mut self) {
+        self.num_alloc_retries += 1;
+    }
+
+    fn sync_all_streams(&mut self) {
+        self.num_sync_all_streams += 1;
+    }
+
+    fn reset_peak(&mut self) {
+        self.for_each_stat(|stat| stat.peak = stat.current);
+    }
+
+    fn reset_accumulated(&mut self) {
+        self.for_each_stat(|stat| (stat.allocated, stat.freed) = (0, 0));
+        self.num_alloc_retries = 0;
+        self.num_ooms = 0;
+        self.num_sync_all_streams = 0;
+        self.num_device_alloc = 0;
+        self.num_device_free = 0;
+        self.num_oom_rejections = 0;
+    }
+
+    fn start(&mut self, segment: &Segment) {
+        if !segment.place.is_expandable {
+            self.segment.increase(segment.place, 1);
+        }
+        self.reserve(segment, 1);
+        if segment.is_oversize && !segment.place.is_expandable {
+            self.oversize_segments.increase(1);
+        }
+    }
+
+    fn start_block(&mut self, block: &StartBlock) {
+        let (place, size) = (block.place, signed(block.span.size));
+        if block.state == BlockState::Inactive {
+            if block.is_split && !place.is_expandable {
+                self.inactive_split.increase(place, 1);
+                self.inactive_split_bytes.increase(place, size);
+            }
+            return;
+        }
+        self.active.increase(place, 1);
+        self.active_bytes.increase(place, size);
+        self.requested_bytes.increase(place, signed(block.requested));
+        if block.state == BlockState::ActiveAllocated {
+            self.allocation.increase(place, 1);
+            self.allocated_bytes.increase(place, size);
+            if block.is_oversize {
+                self.oversize_allocations.increase(1);
+            }
+        }
+    }
+}

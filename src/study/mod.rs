@@ -1,0 +1,3 @@
+//! Floor 4: questions asked of replays.
+
+pub mod verify;

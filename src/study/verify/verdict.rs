@@ -1,0 +1,122 @@
+//! [`Verdict`]: the certificate of one recording.
+
+use crate::{
+    base::{Addr, Release},
+    trace::{Action, Event},
+};
+
+/// How many of the recorded decisions of a kind the model made alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Alike.
+    pub equal: u64,
+    /// Recorded.
+    pub total: u64,
+}
+
+/// How the final layouts compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LayoutVerdict {
+    /// Every segment and block alike.
+    Identical,
+    /// Something is not alike.
+    Differs,
+    /// Not compared, because a difference came before.
+    #[default]
+    NotReached,
+}
+
+/// The first thing that is not alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where: the operation, the entry of the history, or the line of the file.
+    pub place: String,
+    /// What was asked there.
+    pub asked: String,
+    /// What the recording says.
+    pub recorded: String,
+    /// What the model says.
+    pub modelled: String,
+    /// The state around it: some lines.
+    pub around: String,
+    /// What may be behind it.
+    pub likely: String,
+}
+
+/// The certificate of one recording.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// The release whose rules were applied.
+    pub release: Release,
+    /// Operations compared.
+    pub ops: u64,
+    /// Addresses handed out.
+    pub addresses: Tally,
+    /// `segment_alloc`.
+    pub segment_allocs: Tally,
+    /// `segment_free`.
+    pub segment_frees: Tally,
+    /// `segment_map`.
+    pub segment_maps: Tally,
+    /// `segment_unmap`.
+    pub segment_unmaps: Tally,
+    /// Frees that completed later than they were requested.
+    pub pending_frees: Tally,
+    /// Out-of-memory errors.
+    pub ooms: Tally,
+    /// The final layout.
+    pub layout: LayoutVerdict,
+    /// Facts that the recording does not hold and that were inferred, in words.
+    pub inferred: Vec<String>,
+    /// What cannot be known from this recording, and what is odd about it.
+    pub notes: Vec<String>,
+    /// The first difference; none if all is exact.
+    pub difference: Option<Difference>,
+}
+
+impl Verdict {
+    /// Whether everything is alike.
+    pub fn is_exact(&self) -> bool {
+        self.difference.is_none()
+    }
+
+    pub(super) fn tally(&mut self, action: Action) -> Option<&mut Tally> {
+        match action {
+            Action::Alloc => Some(&mut self.addresses),
+            Action::SegmentAlloc => Some(&mut self.segment_allocs),
+            Action::SegmentFree => Some(&mut self.segment_frees),
+            Action::SegmentMap => Some(&mut self.segment_maps),
+            Action::SegmentUnmap => Some(&mut self.segment_unmaps),
+            Action::Oom => Some(&mut self.ooms),
+            _ => None,
+        }
+    }
+
+    /// Counts what was recorded.
+    pub(super) fn expect<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let mut last_requested: Option<Addr> = None;
+        for event in events {
+            if let Some(tally) = self.tally(event.action) {
+                tally.total += 1;
+            }
+            if event.action == Action::FreeCompleted && last_requested != Some(event.addr) {
+                self.pending_frees.total += 1;
+            }
+            last_requested = (event.action == Action::FreeRequested).then_some(event.addr);
+        }
+    }
+
+    /// Counts what was made alike.
+    pub(super) fn confirm<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+        let mut last_requested: Option<Addr> = None;
+        for event in events {
+            if let Some(tally) = self.tally(event.action) {
+                tally.equal += 1;
+            }
+            if event.action == Action::FreeCompleted && last_requested != Some(event.addr) {
+                self.pending_frees.equal += 1;
+            }
+            last_requested = (event.action == Action::FreeRequested).then_some(event.addr);
+        }
+    }
+}
