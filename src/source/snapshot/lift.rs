@@ -1,23 +1,16 @@
 //! From what the pickle built to a [`Snapshot`]: the names and types of the format, and the sums
 //! that must hold. Everything is visited at most once, so sharing in the file costs nothing.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-};
+use std::{collections::HashSet, fmt};
 
 use super::{
     heap::{DictSlot, Heap, ListSlot, Value},
     keys::{Key, KeySet},
     pickle::short,
-    raw::{
-        Action, Annotation, Block, BlockState, Entry, Format, KeysSeen, Segment, SegmentType,
-        Settings, Snapshot, Stage,
-    },
+    raw::{Action, Format, KeysSeen, Snapshot},
     rows::{self, Problem},
-    text::StackId,
 };
-use crate::base::{Addr, Bytes, DeviceIndex, Id, PoolId, Span};
+use crate::base::{Bytes, DeviceIndex, Id};
 
 /// A snapshot whose pickle is sound but whose contents are not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,33 +43,31 @@ impl fmt::Display for Place<'_> {
 }
 
 impl Place<'_> {
-    fn fail<T>(&self, what: impl Into<String>) -> Result<T, FormatError> {
+    pub(super) fn fail<T>(&self, what: impl Into<String>) -> Result<T, FormatError> {
         Err(FormatError { place: self.to_string(), what: what.into() })
     }
 }
 
-/// Most devices that are read.
-const DEVICES: usize = 256;
 /// Most keys of a dict that is searched.
 const KEYS: usize = 256;
 
 /// The keys of one dict that are known, and the rest noted.
-struct View {
+pub(super) struct View {
     pairs: Vec<(Key, Value)>,
-    seen: KeySet,
+    pub(super) seen: KeySet,
 }
 
 impl View {
     /// The value of a key. As in Python, the last one counts; None is as good as absent.
-    fn get(&self, key: Key) -> Option<Value> {
+    pub(super) fn get(&self, key: Key) -> Option<Value> {
         let pair = self.pairs.iter().rfind(|(other, _)| *other == key)?;
         Some(pair.1).filter(|value| !matches!(value, Value::None))
     }
 }
 
 pub(super) struct Lift {
-    heap: Heap,
-    seen: KeysSeen,
+    pub(super) heap: Heap,
+    pub(super) seen: KeysSeen,
     unknown: Vec<String>,
     known_unknowns: HashSet<(&'static str, u32)>,
     /// Lists and dicts that were taken; a second time would multiply what the file shares.
@@ -154,54 +145,6 @@ const TOP: &[Key] = &[
     Key::HostTraces,
 ];
 
-const SEGMENT: &[Key] = &[
-    Key::Device,
-    Key::Address,
-    Key::TotalSize,
-    Key::AllocatedSize,
-    Key::ActiveSize,
-    Key::RequestedSize,
-    Key::Stream,
-    Key::SegmentType,
-    Key::SegmentPoolId,
-    Key::IsExpandable,
-    Key::Frames,
-    Key::CppFrames,
-    Key::ForwardFrames,
-    Key::Blocks,
-];
-
-const BLOCK: &[Key] = &[
-    Key::Address,
-    Key::Size,
-    Key::RequestedSize,
-    Key::State,
-    Key::Frames,
-    Key::CppFrames,
-    Key::ForwardFrames,
-    Key::History,
-    Key::UserMetadata,
-    Key::CompileContext,
-];
-
-const HISTORY: &[Key] = &[Key::Addr, Key::RealSize, Key::Frames, Key::CppFrames];
-
-const ANNOTATION: &[Key] = &[Key::Name, Key::Stage, Key::Device, Key::TimeUs];
-
-const SETTINGS: &[Key] = &[
-    Key::Conf,
-    Key::MaxSplitSize,
-    Key::GarbageCollectionThreshold,
-    Key::ExpandableSegments,
-    Key::PinnedNumRegisterThreads,
-    Key::ReleaseLockOnCudamalloc,
-    Key::PinnedUseCudaHostRegister,
-    Key::RoundupPower2Divisions,
-    Key::GraphCaptureRecordStreamReuse,
-    Key::MaxRoundThreshold,
-    Key::MaxCachedSize,
-];
-
 impl Lift {
     /// Whether this is the shape of 2.0: blocks without addresses, or, where there are no blocks,
     /// entries without times.
@@ -218,7 +161,7 @@ impl Lift {
     }
 
     /// The known keys of a dict; the others are noted once.
-    fn view(
+    pub(super) fn view(
         &mut self,
         place: &Place<'_>,
         value: Value,
@@ -266,7 +209,7 @@ impl Lift {
     }
 
     /// Notes an unknown key. The list is bounded: a hostile file may hold millions.
-    fn note(&mut self, level: &'static str, key: Value) {
+    pub(super) fn note(&mut self, level: &'static str, key: Value) {
         let (id, name) = match key {
             Value::Text(id) => {
                 (u32::try_from(id.index()).unwrap_or(u32::MAX), short(self.heap.strings.get(id)))
@@ -278,7 +221,12 @@ impl Lift {
         }
     }
 
-    fn need(&self, place: &Place<'_>, view: &View, key: Key) -> Result<Value, FormatError> {
+    pub(super) fn need(
+        &self,
+        place: &Place<'_>,
+        view: &View,
+        key: Key,
+    ) -> Result<Value, FormatError> {
         match view.get(key) {
             Some(value) => Ok(value),
             None => place.fail(format!("has no key '{}'", key.name())),
@@ -286,7 +234,11 @@ impl Lift {
     }
 
     /// A list that was not taken before, to be gone through.
-    fn take_list(&mut self, place: &Place<'_>, value: Value) -> Result<Vec<Value>, FormatError> {
+    pub(super) fn take_list(
+        &mut self,
+        place: &Place<'_>,
+        value: Value,
+    ) -> Result<Vec<Value>, FormatError> {
         let Value::List(index) = value else {
             return place.fail(format!("is {}; expected a list", value.kind()));
         };
@@ -303,7 +255,7 @@ impl Lift {
         }
     }
 
-    fn once(&mut self, place: &Place<'_>, value: Value) -> Result<(), FormatError> {
+    pub(super) fn once(&mut self, place: &Place<'_>, value: Value) -> Result<(), FormatError> {
         match value {
             Value::Dict(index) if !self.taken_dicts.insert(index) => {
                 place.fail("is an object that stands elsewhere in the snapshot too")
@@ -312,7 +264,7 @@ impl Lift {
         }
     }
 
-    fn problem<T>(&self, place: &Place<'_>, problem: Problem) -> Result<T, FormatError> {
+    pub(super) fn problem<T>(&self, place: &Place<'_>, problem: Problem) -> Result<T, FormatError> {
         place.fail(match problem {
             Problem::Kind(expected, got) => format!("is {}; expected {expected}", got.kind()),
             Problem::Negative(n) => format!("is {n}; it cannot be negative"),
@@ -324,14 +276,19 @@ impl Lift {
         })
     }
 
-    fn size(&self, place: &Place<'_>, view: &View, key: Key) -> Result<Bytes, FormatError> {
+    pub(super) fn size(
+        &self,
+        place: &Place<'_>,
+        view: &View,
+        key: Key,
+    ) -> Result<Bytes, FormatError> {
         match self.optional_size(place, view, key)? {
             Some(size) => Ok(size),
             None => self.need(place, view, key).map(|_| Bytes(0)),
         }
     }
 
-    fn optional_size(
+    pub(super) fn optional_size(
         &self,
         place: &Place<'_>,
         view: &View,
@@ -343,7 +300,11 @@ impl Lift {
         }
     }
 
-    fn device(&self, place: &Place<'_>, value: Value) -> Result<DeviceIndex, FormatError> {
+    pub(super) fn device(
+        &self,
+        place: &Place<'_>,
+        value: Value,
+    ) -> Result<DeviceIndex, FormatError> {
         match value {
             Value::Int(n) => match u8::try_from(n) {
                 Ok(n) => Ok(DeviceIndex(n)),
@@ -353,392 +314,11 @@ impl Lift {
         }
     }
 
-    fn boolean(&self, place: &Place<'_>, value: Value) -> Result<bool, FormatError> {
+    pub(super) fn boolean(&self, place: &Place<'_>, value: Value) -> Result<bool, FormatError> {
         match value {
             Value::Bool(flag) => Ok(flag),
             Value::Int(n @ (0 | 1)) => Ok(n == 1),
             _ => self.problem(place, Problem::Kind("a bool", value)),
         }
     }
-
-    fn segments(&mut self, place: &Place<'_>, value: Value) -> Result<Vec<Segment>, FormatError> {
-        let items = self.take_list(place, value)?;
-        let mut segments = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            segments.push(self.segment(&Place::Index(place, index), item)?);
-        }
-        apart(place, &segments)?;
-        Ok(segments)
-    }
-
-    fn segment(&mut self, place: &Place<'_>, value: Value) -> Result<Segment, FormatError> {
-        self.once(place, value)?;
-        let view = self.view(place, value, "segment", "a segment", SEGMENT)?;
-        self.seen.segment = self.seen.segment.union(view.seen);
-        let device =
-            self.device(&Place::Key(place, Key::Device), self.need(place, &view, Key::Device)?)?;
-        let start = self.need(place, &view, Key::Address)?;
-        let start_place = Place::Key(place, Key::Address);
-        let address = match rows::addr(start) {
-            Ok(address) if address.0 < 1 << 63 => address,
-            Ok(address) => return start_place.fail(format!("is {address}; too large")),
-            Err(problem) => return self.problem(&start_place, problem),
-        };
-        let total_size = self.size(place, &view, Key::TotalSize)?;
-        let stream = match view.get(Key::Stream).map(rows::stream).transpose() {
-            Ok(stream) => stream.unwrap_or_default(),
-            Err(problem) => return self.problem(&Place::Key(place, Key::Stream), problem),
-        };
-        let segment_type = self.segment_type(place, &view)?;
-        let pool_id = self.segment_pool(place, &view)?;
-        let is_expandable = match view.get(Key::IsExpandable) {
-            Some(flag) => Some(self.boolean(&Place::Key(place, Key::IsExpandable), flag)?),
-            None => None,
-        };
-        let stack = self.stack(place, &view)?;
-        let blocks = self.need(place, &view, Key::Blocks)?;
-        let span = Span::new(address, total_size);
-        let blocks = self.blocks(&Place::Key(place, Key::Blocks), blocks, span)?;
-        Ok(Segment {
-            device,
-            address,
-            total_size,
-            allocated_size: self.optional_size(place, &view, Key::AllocatedSize)?,
-            active_size: self.optional_size(place, &view, Key::ActiveSize)?,
-            requested_size: self.optional_size(place, &view, Key::RequestedSize)?,
-            stream,
-            segment_type,
-            pool_id,
-            is_expandable,
-            stack,
-            blocks,
-        })
-    }
-
-    fn segment_type(&self, place: &Place<'_>, view: &View) -> Result<SegmentType, FormatError> {
-        let value = self.need(place, view, Key::SegmentType)?;
-        let place = Place::Key(place, Key::SegmentType);
-        let Value::Text(id) = value else {
-            return self.problem(&place, Problem::Kind("text", value));
-        };
-        match self.heap.strings.get(id) {
-            "small" => Ok(SegmentType::Small),
-            "large" => Ok(SegmentType::Large),
-            other => place.fail(format!("is '{}'; expected 'small' or 'large'", short(other))),
-        }
-    }
-
-    fn segment_pool(
-        &mut self,
-        place: &Place<'_>,
-        view: &View,
-    ) -> Result<Option<PoolId>, FormatError> {
-        let Some(value) = view.get(Key::SegmentPoolId) else { return Ok(None) };
-        match self.heap.pool_of(value) {
-            Ok(Some(pool)) => Ok(Some(self.heap.pools[pool.index()])),
-            _ => self.problem(
-                &Place::Key(place, Key::SegmentPoolId),
-                Problem::Kind("a pair of numbers", value),
-            ),
-        }
-    }
-
-    /// The stack of a segment or block: none where its list of frames is empty.
-    fn stack(&mut self, place: &Place<'_>, view: &View) -> Result<Option<StackId>, FormatError> {
-        let Some(value) = view.get(Key::Frames) else { return Ok(None) };
-        match self.heap.context(value) {
-            Ok(Some(context)) => {
-                let stack = self.heap.contexts[context.index()];
-                Ok(Some(stack).filter(|&stack| !self.heap.stacks.get(stack).is_empty()))
-            }
-            _ => self
-                .problem(&Place::Key(place, Key::Frames), Problem::Kind("a list of frames", value)),
-        }
-    }
-
-    fn blocks(
-        &mut self,
-        place: &Place<'_>,
-        value: Value,
-        segment: Span,
-    ) -> Result<Vec<Block>, FormatError> {
-        let items = self.take_list(place, value)?;
-        let mut blocks = Vec::with_capacity(items.len());
-        let mut next = segment.start;
-        for (index, item) in items.into_iter().enumerate() {
-            let place = Place::Index(place, index);
-            let block = self.block(&place, item, next)?;
-            if block.address < next {
-                let over = next - block.address;
-                return place.fail(format!(
-                    "the block at {} overlaps the one before it by {} bytes",
-                    block.address, over.0
-                ));
-            }
-            if block.address > next {
-                let gap = block.address - next;
-                return place.fail(format!(
-                    "the block at {} leaves a gap of {} bytes; blocks tile their segment",
-                    block.address, gap.0
-                ));
-            }
-            next = match block.address.0.checked_add(block.size.0) {
-                Some(next) if next < 1 << 63 => Addr(next),
-                _ => return place.fail("the block ends beyond every address"),
-            };
-            blocks.push(block);
-        }
-        let sum = next - segment.start;
-        if sum != segment.size {
-            return place.fail(format!(
-                "the blocks of the segment at {} add up to {} bytes, but its total_size is {}; \
-                 this is no state of an allocator",
-                segment.start, sum.0, segment.size.0
-            ));
-        }
-        Ok(blocks)
-    }
-
-    fn block(&mut self, place: &Place<'_>, value: Value, next: Addr) -> Result<Block, FormatError> {
-        let view = self.view(place, value, "block", "a block", BLOCK)?;
-        self.seen.block = self.seen.block.union(view.seen);
-        let address = match view.get(Key::Address).map(rows::addr).transpose() {
-            Ok(address) => address.unwrap_or(next),
-            Err(problem) => return self.problem(&Place::Key(place, Key::Address), problem),
-        };
-        let size = self.size(place, &view, Key::Size)?;
-        if size == Bytes::ZERO {
-            return Place::Key(place, Key::Size).fail("is 0; a block holds at least one byte");
-        }
-        let state = self.state(place, &view)?;
-        let mut requested_size = self.optional_size(place, &view, Key::RequestedSize)?;
-        let mut stack = self.stack(place, &view)?;
-        if let Some(history) = view.get(Key::History) {
-            let place = Place::Key(place, Key::History);
-            let Some(items) = self.heap.items(history) else {
-                return self.problem(&place, Problem::Kind("a list", history));
-            };
-            // Newest first: the rest is about earlier users of the block.
-            if let Some(&newest) = items.first() {
-                let place = Place::Index(&place, 0);
-                let view = self.view(&place, newest, "history", "a history entry", HISTORY)?;
-                let real = self.optional_size(&place, &view, Key::RealSize)?;
-                requested_size = requested_size.or(real);
-                stack = self.stack(&place, &view)?;
-            }
-        }
-        Ok(Block { address, size, requested_size, state, stack })
-    }
-
-    fn state(&self, place: &Place<'_>, view: &View) -> Result<BlockState, FormatError> {
-        let value = self.need(place, view, Key::State)?;
-        let place = Place::Key(place, Key::State);
-        let Value::Text(id) = value else {
-            return self.problem(&place, Problem::Kind("text", value));
-        };
-        match self.heap.strings.get(id) {
-            "active_allocated" => Ok(BlockState::ActiveAllocated),
-            "active_pending_free" | "active_awaiting_free" => Ok(BlockState::ActivePendingFree),
-            "inactive" => Ok(BlockState::Inactive),
-            other => place.fail(format!(
-                "is '{}'; expected active_allocated, active_pending_free or inactive",
-                short(other)
-            )),
-        }
-    }
-
-    fn traces(&mut self, place: &Place<'_>, value: Value) -> Result<Vec<Vec<Entry>>, FormatError> {
-        let devices = self.take_list(place, value)?;
-        if devices.len() > DEVICES {
-            return place.fail(format!("has {} devices; at most {DEVICES}", devices.len()));
-        }
-        let problems: HashMap<u32, (Key, Problem)> = std::mem::take(&mut self.heap.rows.problems)
-            .into_iter()
-            .rev()
-            .map(|(row, key, problem)| (row, (key, problem)))
-            .collect();
-        let count = devices.len();
-        let mut traces = Vec::with_capacity(count);
-        let mut rows = Vec::new();
-        for (device, list) in devices.into_iter().enumerate() {
-            let place = Place::Index(place, device);
-            rows.clear();
-            self.trace_rows(&place, list, &problems, &mut rows)?;
-            traces.push(self.take_rows(&rows, device + 1 == count));
-        }
-        self.seen.entry = self.heap.rows.seen;
-        for (_, key) in std::mem::take(&mut self.heap.rows.unknown) {
-            self.note("trace entry", key);
-        }
-        Ok(traces)
-    }
-
-    fn trace_rows(
-        &mut self,
-        place: &Place<'_>,
-        list: Value,
-        problems: &HashMap<u32, (Key, Problem)>,
-        rows: &mut Vec<u32>,
-    ) -> Result<(), FormatError> {
-        for (index, item) in self.take_list(place, list)?.into_iter().enumerate() {
-            let place = Place::Index(place, index);
-            let row = match self.heap.as_row(item) {
-                Ok(Some(row)) => row,
-                _ => {
-                    return place.fail(format!("is {}; expected a trace entry", item.kind()));
-                }
-            };
-            if let Some(&(key, problem)) = problems.get(&row) {
-                return self.problem(&Place::Key(&place, key), problem);
-            }
-            // A dict that became a row only now reports its problems now.
-            if let Some(&(late, key, problem)) = self.heap.rows.problems.last()
-                && late == row
-            {
-                return self.problem(&Place::Key(&place, key), problem);
-            }
-            if let Some(key) = self.heap.rows.missing(row) {
-                return place.fail(format!("has no key '{}'", key.name()));
-            }
-            rows.push(row);
-        }
-        Ok(())
-    }
-
-    /// The entries of these rows. In real files they are all rows, or a run of them, in order.
-    /// `last`: no other trace can ask for them.
-    fn take_rows(&mut self, rows: &[u32], last: bool) -> Vec<Entry> {
-        let in_order = rows.iter().zip(0u32..).all(|(&row, index)| row == index);
-        if in_order && rows.len() == self.heap.rows.len() && last {
-            return std::mem::take(&mut self.heap.rows.entries);
-        }
-        rows.iter().map(|&row| self.heap.entry(row)).collect()
-    }
-
-    fn annotations(
-        &mut self,
-        place: &Place<'_>,
-        value: Value,
-    ) -> Result<Vec<Annotation>, FormatError> {
-        let items = self.take_list(place, value)?;
-        let mut annotations = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            let place = Place::Index(place, index);
-            let view = self.view(&place, item, "annotation", "an annotation", ANNOTATION)?;
-            let text = |key| match view.get(key) {
-                Some(Value::Text(id)) => Some(id),
-                _ => None,
-            };
-            let stage = text(Key::Stage).and_then(|id| match self.heap.strings.get(id) {
-                "START" => Some(Stage::Start),
-                "END" => Some(Stage::End),
-                _ => None,
-            });
-            let whole = |key| match view.get(key) {
-                Some(Value::Int(n)) => Some(n),
-                _ => None,
-            };
-            annotations.push(Annotation {
-                name: text(Key::Name),
-                stage,
-                device: whole(Key::Device).and_then(|n| u8::try_from(n).ok()).map(DeviceIndex),
-                time_us: whole(Key::TimeUs),
-            });
-        }
-        Ok(annotations)
-    }
-
-    fn settings(&mut self, place: &Place<'_>, value: Value) -> Result<Settings, FormatError> {
-        let view = self.view(place, value, "setting", "a dict of settings", SETTINGS)?;
-        self.seen.settings = view.seen;
-        let whole = |key: Key| match view.get(key) {
-            None => Ok(None),
-            Some(Value::Int(n)) => Ok(Some(n)),
-            // 2^64 - 1 is -1 without its sign.
-            Some(Value::Big(n)) => Ok(Some(n.cast_signed())),
-            Some(value) => {
-                self.problem(&Place::Key(place, key), Problem::Kind("a whole number", value))
-            }
-        };
-        let flag = |key: Key| match view.get(key) {
-            None => Ok(None),
-            Some(value) => self.boolean(&Place::Key(place, key), value).map(Some),
-        };
-        let conf = match view.get(Key::Conf) {
-            None => None,
-            Some(Value::Text(id)) => Some(self.heap.strings.get(id).to_owned()),
-            Some(value) => {
-                return self.problem(&Place::Key(place, Key::Conf), Problem::Kind("text", value));
-            }
-        };
-        let threshold = Key::GarbageCollectionThreshold;
-        let garbage_collection_threshold = match view.get(threshold) {
-            None => None,
-            Some(Value::Float(x)) => Some(x),
-            Some(Value::Int(n)) if (0..=1).contains(&n) => Some(if n == 0 { 0.0 } else { 1.0 }),
-            Some(value) => {
-                let expected = Problem::Kind("a float", value);
-                return self.problem(&Place::Key(place, threshold), expected);
-            }
-        };
-        Ok(Settings {
-            conf,
-            max_split_size: whole(Key::MaxSplitSize)?,
-            garbage_collection_threshold,
-            expandable_segments: flag(Key::ExpandableSegments)?,
-            roundup_power2_divisions: self.divisions(place, &view)?,
-            release_lock_on_cudamalloc: flag(Key::ReleaseLockOnCudamalloc)?,
-            pinned_num_register_threads: whole(Key::PinnedNumRegisterThreads)?,
-            pinned_use_cuda_host_register: flag(Key::PinnedUseCudaHostRegister)?,
-            graph_capture_record_stream_reuse: flag(Key::GraphCaptureRecordStreamReuse)?,
-            max_round_threshold: whole(Key::MaxRoundThreshold)?,
-            max_cached_size: whole(Key::MaxCachedSize)?,
-        })
-    }
-
-    /// The divisions by the MiB boundary that is their key; boundaries that are absent have none.
-    fn divisions(&self, place: &Place<'_>, view: &View) -> Result<Option<[u64; 16]>, FormatError> {
-        let Some(value) = view.get(Key::RoundupPower2Divisions) else { return Ok(None) };
-        let place = Place::Key(place, Key::RoundupPower2Divisions);
-        let pairs = match value {
-            Value::Dict(index) => match self.heap.dicts[index as usize] {
-                DictSlot::Open(open) => &self.heap.open_dicts[open as usize][..],
-                _ => &[],
-            },
-            _ => return self.problem(&place, Problem::Kind("a dict", value)),
-        };
-        let mut divisions = [0; 16];
-        for &(key, value) in pairs {
-            let boundary: Option<u32> = match key {
-                Value::Text(id) => self.heap.strings.get(id).parse().ok(),
-                _ => None,
-            };
-            let index = boundary.filter(|n| n.is_power_of_two() && *n <= 1 << 15);
-            match (index, value.unsigned()) {
-                (Some(boundary), Some(count)) => {
-                    divisions[boundary.trailing_zeros() as usize] = count;
-                }
-                _ => return place.fail("expected divisions by \"1\", \"2\", \"4\" to \"32768\""),
-            }
-        }
-        Ok(Some(divisions))
-    }
-}
-
-/// No two segments of a device share an address.
-fn apart(place: &Place<'_>, segments: &[Segment]) -> Result<(), FormatError> {
-    let mut order: Vec<usize> = (0..segments.len()).collect();
-    order.sort_by_key(|&index| (segments[index].device, segments[index].address));
-    for pair in order.windows(2) {
-        let (a, b) = (&segments[pair[0]], &segments[pair[1]]);
-        let (left, right) =
-            (Span::new(a.address, a.total_size), Span::new(b.address, b.total_size));
-        if a.device == b.device && left.overlaps(right) {
-            return Place::Index(place, pair[1]).fail(format!(
-                "the segment at {} overlaps the one at {} (cuda:{})",
-                b.address, a.address, a.device
-            ));
-        }
-    }
-    Ok(())
 }

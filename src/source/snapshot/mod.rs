@@ -19,6 +19,9 @@
 mod heap;
 mod keys;
 mod lift;
+mod lift_segments;
+mod lift_settings;
+mod lift_traces;
 mod memo;
 pub mod pickle;
 pub mod raw;
