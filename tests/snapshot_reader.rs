@@ -1,5 +1,8 @@
 //! The snapshot reader: every bad input gets a clear error, every real file loads.
 
+#![expect(clippy::unwrap_used, reason = "a test's panic is its report; helpers are tests too")]
+#![expect(clippy::print_stdout, reason = "says which data is absent and which seed was used")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -892,7 +895,10 @@ fn recordings_load_and_hold_the_entries_that_were_counted() {
             "{}",
             path.display()
         );
-        let beside = PathBuf::from(path.to_string_lossy().replace(".pickle.gz", ".json"));
+        // `graphs` was taken halfway; the counts are of `graphs_end`, at the end of the program.
+        let name = path.to_string_lossy().replace(".pickle.gz", "");
+        let halfway = name.ends_with("/graphs");
+        let beside = format!("{}.json", name.trim_end_matches("_end"));
         let Ok(text) = fs::read_to_string(beside) else { continue };
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let Some(expected) = json["actions"].as_object() else { continue };
@@ -905,6 +911,11 @@ fn recordings_load_and_hold_the_entries_that_were_counted() {
                 Some(&marks) => expected.insert("snapshot", marks),
                 None => expected.remove("snapshot"),
             };
+        }
+        if halfway {
+            let is_part = |(action, count): (&&str, &u64)| expected.get(action) >= Some(count);
+            assert!(found.iter().all(is_part), "{found:?} is not part of {expected:?}");
+            continue;
         }
         assert_eq!(found, expected, "{}", path.display());
         compared += 1;

@@ -53,11 +53,8 @@ impl Lift {
     ) -> Result<(), FormatError> {
         for (index, item) in self.take_list(place, list)?.into_iter().enumerate() {
             let place = Place::Index(place, index);
-            let row = match self.heap.as_row(item) {
-                Ok(Some(row)) => row,
-                _ => {
-                    return place.fail(format!("is {}; expected a trace entry", item.kind()));
-                }
+            let Ok(Some(row)) = self.heap.as_row(item) else {
+                return place.fail(format!("is {}; expected a trace entry", item.kind()));
             };
             if let Some(&(key, problem)) = problems.get(&row) {
                 return self.problem(&Place::Key(&place, key), problem);

@@ -41,12 +41,13 @@ impl Memo {
         self.count += usize::from(fresh);
     }
 
-    /// The value of a number.
+    /// The value of a number. A reference: a value that passes through registers is taken apart
+    /// and put together again, which costs more than all the rest of a look-up.
     #[inline]
-    pub(super) fn get(&self, index: u32) -> Option<Value> {
+    pub(super) fn get(&self, index: u32) -> Option<&Value> {
         match self.dense.get(index as usize) {
-            Some(&Some(value)) => Some(value),
-            _ => self.sparse.get(&index).copied(),
+            Some(Some(value)) => Some(value),
+            _ => self.sparse.get(&index),
         }
     }
 }

@@ -159,7 +159,7 @@ impl<R: Read> Machine<R> {
     }
 
     /// One opcode; the value at STOP. The opcodes of a trace stand first.
-    #[inline]
+    #[inline(always)]
     fn step(&mut self) -> Result<Option<Value>, Fault> {
         let opcode = self.input.byte()?;
         match opcode {
@@ -226,6 +226,8 @@ impl<R: Read> Machine<R> {
     }
 
     /// The opcodes that a trace does not consist of.
+    #[cold]
+    #[inline(never)]
     fn rare(&mut self, opcode: u8) -> Result<(), Fault> {
         match opcode {
             0x80 => match self.input.byte()? {
@@ -394,7 +396,10 @@ impl<R: Read> Machine<R> {
 
     #[inline]
     fn mark(&mut self) -> Result<usize, Fault> {
-        self.marks.pop().ok_or(Fault::NoMark)
+        match self.marks.pop() {
+            Some(mark) => Ok(mark),
+            None => Err(Fault::NoMark),
+        }
     }
 
     /// Closes a mark: the value below it and the place where the values above it start.
@@ -410,8 +415,9 @@ impl<R: Read> Machine<R> {
 
     #[inline]
     fn get(&mut self, index: u32) -> Result<(), Fault> {
-        let value = self.memo.get(index).ok_or(Fault::Memo(index.into()))?;
-        self.stack.push(value);
+        // Not `ok_or`: that would build and drop an error thirty million times.
+        let Some(value) = self.memo.get(index) else { return Err(Fault::Memo(index.into())) };
+        self.stack.push(*value);
         Ok(())
     }
 
