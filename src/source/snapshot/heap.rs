@@ -17,8 +17,8 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::{
+    fault::PickleFault as Fault,
     keys::Key,
-    pickle::PickleFault as Fault,
     raw::{Entry, Frame},
     rows::Rows,
     text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},

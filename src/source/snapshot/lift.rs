@@ -4,9 +4,9 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
+    fault::short,
     heap::{DictSlot, Heap, ListSlot, Value},
     keys::{Key, KeySet},
-    pickle::short,
     raw::{Action, Format, KeysSeen, Snapshot},
     rows::{self, Problem},
 };

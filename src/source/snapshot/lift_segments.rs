@@ -1,10 +1,10 @@
 //! Lifts segments and their blocks, and checks that blocks tile segments.
 
 use super::{
+    fault::short,
     heap::Value,
     keys::Key,
     lift::{FormatError, Lift, Place, View},
-    pickle::short,
     raw::{Block, BlockState, Segment, SegmentType},
     rows::{self, Problem},
     text::StackId,

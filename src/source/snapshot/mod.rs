@@ -16,6 +16,7 @@
 //! # Ok::<(), snapshot::SnapshotError>(())
 //! ```
 
+mod fault;
 mod heap;
 mod keys;
 mod lift;

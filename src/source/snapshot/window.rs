@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::pickle::PickleFault as Fault;
+use super::fault::PickleFault as Fault;
 
 /// Bytes fetched at once.
 const SIZE: usize = 64 << 10;
