@@ -1,4 +1,4 @@
-//! A pickle machine for plain data: opcodes in, a [`Heap`] out.
+//! A pickle machine for plain data: opcodes in, a heap of small values out.
 //!
 //! It reads protocols 0 to 5 once, front to back, in a window of 64 KiB. It builds dicts, lists,
 //! tuples, text and numbers, and refuses every opcode that would name, make or call an object:
