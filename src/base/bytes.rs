@@ -150,9 +150,7 @@ impl fmt::Display for Bytes {
 
 /// Why a text is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{text}' is not a size: {why}; write bytes or a number with a unit, such as 512, 20MiB or 1.5GiB"
-)]
+#[error("'{text}' is not a size: {why}; write bytes or a number with a unit, such as 512, 20MiB or 1.5GiB")]
 pub struct ParseBytesError {
     text: String,
     why: &'static str,
@@ -188,11 +186,7 @@ impl FromStr for Bytes {
         };
         let whole = whole.checked_mul(1 << shift).ok_or_else(|| fail("more than 64 bits"))?;
         if part.is_empty() {
-            return if number.ends_with('.') {
-                Err(fail("ends in a point"))
-            } else {
-                Ok(Self(whole))
-            };
+            return if number.ends_with('.') { Err(fail("ends in a point")) } else { Ok(Self(whole)) };
         }
         if part.len() > 15 {
             return Err(fail("too many decimals"));
