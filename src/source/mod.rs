@@ -1,2 +1,3 @@
 //! Floor 2: doors in.
+pub mod input;
 pub mod snapshot;
