@@ -114,8 +114,8 @@ pub trait Observer {
     fn alloc_retry(&mut self) {}
     /// All pending events were waited for.
     fn sync_all_streams(&mut self) {}
-    /// A snapshot was taken; `active` is the sum of the active blocks.
-    fn snapshot(&mut self, _active: Bytes) {}
+    /// A snapshot was taken, of everything or of one pool; `active` is the sum of the active blocks.
+    fn snapshot(&mut self, _pool: PoolId, _active: Bytes) {}
     /// Peaks start again at the present values.
     fn reset_peak(&mut self) {}
     /// Running totals start again at zero.
@@ -174,7 +174,7 @@ macro_rules! forward {
         #[inline]
         fn sync_all_streams(&mut $self) { $($target.sync_all_streams();)+ }
         #[inline]
-        fn snapshot(&mut $self, active: Bytes) { $($target.snapshot(active);)+ }
+        fn snapshot(&mut $self, pool: PoolId, active: Bytes) { $($target.snapshot(pool, active);)+ }
         #[inline]
         fn reset_peak(&mut $self) { $($target.reset_peak();)+ }
         #[inline]

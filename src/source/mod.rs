@@ -1,3 +1,5 @@
-//! Floor 2: doors in.
+//! Floor 2: doors in. They know files and make traces; they know no allocator.
+
+pub mod golden;
 pub mod input;
 pub mod snapshot;

@@ -9,6 +9,7 @@
 //! A trace is of one device: PyTorch's allocator has one independent instance for each.
 
 mod builder;
+mod case;
 mod event;
 mod layout;
 mod oom;
@@ -16,6 +17,9 @@ mod op;
 mod recording;
 
 pub use builder::{TraceBuilder, TraceError};
+pub use case::{
+    Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query,
+};
 pub use event::{Action, Event};
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
 pub use oom::{Oom, OomHint, ProcessUse};

@@ -71,7 +71,10 @@ impl Oom {
             (10, _) => usual("PYTORCH_ALLOC_CONF", NOTES),
             (14, OomHint::Expandable | OomHint::BeyondReserve(_)) => String::new(),
             (15, OomHint::Expandable) => " expandable_segments is enabled. If instead the process is running out of virtual address space (VSZ), expandable segments may be over-reserving VA (each segment reserves ~9/8 of device memory, times the number of streams); reduce it via PYTORCH_CUDA_ALLOC_CONF expandable_segments_reserve / expandable_segments_reserve_by_class.".into(),
-            (15, OomHint::BeyondReserve(size)) => format!(" This allocation exceeds the expandable-segment reserve of {size} for this stream."),
+            (15, OomHint::BeyondReserve(size)) => format!(
+                " This allocation exceeds the expandable-segment reserve of {size} for this stream, and a single allocation cannot span expandable segments. Raise PYTORCH_CUDA_ALLOC_CONF expandable_segments_reserve or expandable_segments_reserve_by_class (or unset it) so that a segment is at least {}.",
+                self.requested
+            ),
             _ => usual("PYTORCH_CUDA_ALLOC_CONF", NEWER_NOTES),
         }
     }

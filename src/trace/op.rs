@@ -124,6 +124,7 @@ pub enum Control {
     ResetPeak,
     /// `torch.cuda.reset_accumulated_memory_stats`.
     ResetAccumulated,
-    /// A snapshot was taken here: leaves an entry in the history, decides nothing.
-    Snapshot,
+    /// A snapshot was taken here, of everything or of one pool: leaves an entry in the history,
+    /// decides nothing.
+    Snapshot(Option<PoolId>),
 }

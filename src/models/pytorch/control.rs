@@ -1,6 +1,6 @@
 //! Management calls: settings, the memory fraction, pools, captures, the clock.
 
-use super::{AllocParams, PyTorch, version::Rules};
+use super::{AllocParams, PyTorch, conf::When};
 use crate::{
     base::Bytes,
     sim::{AllocError, Observer},
@@ -36,11 +36,11 @@ impl PyTorch {
             Control::Total(bytes) => self.device.set_total(*bytes),
             Control::ResetPeak => observer.reset_peak(),
             Control::ResetAccumulated => observer.reset_accumulated(),
-            Control::Snapshot => {
-                let layout = self.layout_of(None);
+            Control::Snapshot(pool) => {
+                let layout = self.layout_of(*pool);
                 let active = layout.bytes_in(BlockState::ActiveAllocated)
                     + layout.bytes_in(BlockState::ActivePendingFree);
-                observer.snapshot(active);
+                observer.snapshot(pool.unwrap_or_default(), active);
             }
         }
         Ok(())
@@ -84,19 +84,20 @@ impl PyTorch {
         }
     }
 
-    /// `_set_allocator_settings`.
+    /// `_set_allocator_settings`. What was read before an error is in force.
     fn set_allocator_settings(&mut self, text: &str) -> Result<(), AllocError> {
-        let _ = (text, Rules::of);
-        Ok(())
+        let parsed = self.conf.parse(self.rules.release, text, When::Runtime);
+        parsed.map(drop).map_err(|error| AllocError::Failed(error.text))
     }
 
     /// The reserve that the settings give to expandable segments (2.15).
     pub(super) fn configured_reserve(&self) -> Option<Bytes> {
-        None
+        self.conf.expandable_segments_reserve.map(|reserve| reserve.bytes(self.device.total()))
     }
 
-    /// The configured reserve, where the request does not fit into it.
+    /// The configured reserve, where the request does not fit into it but would into the device.
     pub(super) fn exceeded_reserve(&self, params: &AllocParams) -> Option<Bytes> {
-        self.configured_reserve().filter(|reserve| params.size > *reserve)
+        let fits_device = params.size <= self.device.total();
+        self.configured_reserve().filter(|reserve| params.size > *reserve && fits_device)
     }
 }

@@ -97,7 +97,7 @@ impl PyTorch {
         let key = self.key_of(stream);
         self.blocks[block].in_use_elsewhere = true;
         self.events.uses.entry(block).or_default().insert(key, ());
-        if self.private.any_begun() {
+        if self.rules.drops_uses_in_captures && self.private.any_begun() {
             self.events.capture_uses.entry(block).or_default().insert(key, ());
         }
     }
@@ -261,6 +261,14 @@ impl PyTorch {
             ));
         }
         Ok(())
+    }
+
+    /// A block is no more: what was noted of it goes with it.
+    #[inline]
+    pub(super) fn forget_uses(&mut self, block: BlockId) {
+        if !self.events.capture_uses.is_empty() {
+            self.events.capture_uses.remove(&block);
+        }
     }
 
     /// The device was made to wait for a stream.

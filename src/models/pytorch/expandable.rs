@@ -1,6 +1,6 @@
 //! Expandable segments: address space reserved once, memory mapped and unmapped in granules.
 
-use super::{AllocParams, PyTorch, SMALL_BUFFER, pool::PoolIdx, version::TieBreak};
+use super::{AllocParams, PyTorch, pool::PoolIdx, rounding::SMALL_BUFFER, version::TieBreak};
 use crate::{
     base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, StreamId},
     sim::{Block, Observer, Segment},

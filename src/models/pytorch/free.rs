@@ -83,6 +83,7 @@ impl PyTorch {
         } else {
             pool.erase_unmapped(&self.blocks, src);
         }
+        self.forget_uses(src);
         self.blocks.coalesce(dst, src);
         size
     }

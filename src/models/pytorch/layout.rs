@@ -2,7 +2,7 @@
 
 use super::{PyTorch, pools::PrivateIdx};
 use crate::{
-    base::{BlockId, Id, PoolId},
+    base::{AllocId, BlockId, Id, PoolId, Span},
     trace::{BlockLayout, BlockState, Layout, SegmentLayout},
 };
 
@@ -62,5 +62,14 @@ impl PyTorch {
             });
         }
         segments.extend(open);
+    }
+
+    /// The segment (or the part of an expandable one that is linked) that holds a live allocation:
+    /// `getBaseAllocation`.
+    pub fn base_of(&self, id: AllocId) -> Option<Span> {
+        let block = self.live_block(id)?;
+        let first = std::iter::successors(Some(block), |id| self.blocks[*id].prev).last()?;
+        let size = self.blocks.chain(first).map(|id| self.blocks[id].size).sum();
+        Some(Span::new(self.blocks[first].addr, size))
     }
 }

@@ -1,8 +1,8 @@
 //! `malloc`: the ladder, and its rungs that find, make and hand out a block.
 
 use super::{
-    AllocParams, MAX_REQUEST, MIN_BLOCK_SIZE, PyTorch, SMALL_SIZE,
-    rounding::{get_allocation_size, round_size},
+    AllocParams, MAX_REQUEST, PyTorch,
+    rounding::{MIN_BLOCK_SIZE, SMALL_SIZE, get_allocation_size, round_size},
     version::{MempoolFallback, TieBreak},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl PyTorch {
         } else if self.conf.graph_capture_record_stream_reuse {
             self.free_safe_blocks_in_capture(op.stream)?;
         }
-        let size = round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.release);
+        let size = round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
         let pool = match op.pool {
             Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer),
             None => self.get_pool(size, op.stream),
@@ -179,7 +179,8 @@ impl PyTorch {
             if self.reserved + size > limit {
                 observer.oom_rejection();
                 return Err(AllocError::Refused(format!(
-                    "CUDA out of memory. Allocation was preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: {size}"
+                    "CUDA out of memory. Allocation was preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: {}",
+                    params.requested
                 )));
             }
         }

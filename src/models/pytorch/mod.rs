@@ -18,6 +18,7 @@
 //! [`conf`].
 
 pub mod conf;
+pub mod rounding;
 pub mod version;
 
 mod control;
@@ -29,7 +30,6 @@ mod malloc;
 mod pool;
 mod pools;
 mod release;
-mod rounding;
 mod start;
 
 use rustc_hash::FxHashMap;
@@ -48,17 +48,6 @@ use crate::{
     trace::{AllocOp, Control, FreeOp, Layout, PoolIndex, Stream, Trace},
 };
 
-/// The smallest block, and the step of block sizes (`kMinBlockSize`).
-pub const MIN_BLOCK_SIZE: Bytes = Bytes(512);
-/// Largest rounded size that the small pool serves (`kSmallSize`); also what must remain of a large
-/// block to be split off.
-pub const SMALL_SIZE: Bytes = Bytes::mib(1);
-/// Segments of the small pool (`kSmallBuffer`).
-pub const SMALL_BUFFER: Bytes = Bytes::mib(2);
-/// Requests from here on get a segment of their own size (`kMinLargeAlloc`).
-pub const MIN_LARGE_ALLOC: Bytes = Bytes::mib(10);
-/// Step of the sizes of such segments (`kRoundLarge`).
-pub const ROUND_LARGE: Bytes = Bytes::mib(2);
 /// Requests from here on are refused outright.
 pub const MAX_REQUEST: Bytes = Bytes(1 << 60);
 
@@ -120,6 +109,7 @@ pub struct PyTorch {
     last_order: u32,
     /// Addresses of uncached allocations.
     uncached: FxHashMap<AllocId, Addr>,
+    is_damaged: bool,
 }
 
 /// A request on its way down the ladder (`AllocParams`).
@@ -171,6 +161,7 @@ impl PyTorch {
             allowed_maximum: None,
             last_order: 0,
             uncached: FxHashMap::default(),
+            is_damaged: false,
             config,
         };
         this.apply_startup_fraction();
@@ -190,6 +181,13 @@ impl PyTorch {
     /// `total_allocated_memory`: bytes of all segments.
     pub fn reserved(&self) -> Bytes {
         self.reserved
+    }
+
+    /// Whether the lower part of a segment was given to `cudaFree` while the rest was in use, as the
+    /// real allocator does after `max_split_size` was lowered at run time. Its own records then
+    /// point to freed objects: what it does from there on is undefined, and the model only a guess.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// The block of an allocation that is live: its address and size.

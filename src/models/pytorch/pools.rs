@@ -3,9 +3,10 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    AllocParams, PyTorch, SMALL_SIZE,
+    AllocParams, PyTorch,
     pool::{BlockPool, PoolIdx},
-    version::{CaptureGuard, MempoolFallback, Routing},
+    rounding::SMALL_SIZE,
+    version::{CaptureGuard, Routing},
 };
 use crate::{
     base::{BlockId, Bytes, Id, PoolId, StreamId, Table},
@@ -51,8 +52,8 @@ pub(super) struct PrivatePools {
     /// `captures_underway`: pools and the stream that each serves (`None`: every stream), in the
     /// order in which they were begun.
     begun: Vec<(PoolId, Option<StreamId>)>,
-    /// `use_on_oom_pools`, latest first, as PyTorch's hash set walks them.
-    use_on_oom: Vec<PoolId>,
+    /// `use_on_oom_pools`.
+    use_on_oom: FlatHash<PoolId, ()>,
     no_split: FxHashSet<PoolId>,
     /// Captures under way, as `markCaptureBegin` counts them.
     real_captures: u32,
@@ -254,9 +255,10 @@ impl PyTorch {
     }
 
     pub(super) fn set_use_on_oom(&mut self, id: PoolId, on: bool) {
-        self.private.use_on_oom.retain(|known| *known != id);
         if on {
-            self.private.use_on_oom.insert(0, id);
+            self.private.use_on_oom.insert(id, ());
+        } else {
+            self.private.use_on_oom.remove(id);
         }
     }
 
@@ -283,10 +285,10 @@ impl PyTorch {
         observer: &mut O,
     ) -> Result<Option<(AllocParams, BlockId)>, AllocError> {
         let is_private = self.pools[params.pool.index()].private.is_some();
-        if is_private && self.rules.mempool_fallback == MempoolFallback::Early {
+        if is_private {
             return Ok(None);
         }
-        for id in self.private.use_on_oom.clone() {
+        for id in self.private.use_on_oom.keys().collect::<Vec<_>>() {
             // The calling thread's requests go to that pool for the moment, as if it had begun it.
             self.begin_allocate_to_pool(id, None, observer)?;
             let fallback = AllocParams {

@@ -119,9 +119,6 @@ impl PyTorch {
         pool: PoolId,
         observer: &mut O,
     ) -> Result<(), AllocError> {
-        if !self.config.caching {
-            return Ok(());
-        }
         if !pool.is_private() {
             if let GuardedEmptyCache::Assertion(condition) = self.rules.guarded_empty_cache
                 && self.capture_guard()
@@ -200,17 +197,25 @@ impl PyTorch {
             place: self.place(id),
             is_oversize: span.size >= self.conf.max_split_size,
         };
-        observer.segment_release(&fact);
+        let is_part = record.is_split();
+        if self.rules.records_before_cuda_free {
+            observer.segment_release(&fact);
+        }
+        // A part of a segment can become oversize when `max_split_size` is lowered at run time.
         if !self.device.free(span.start) {
-            // A part of a segment: it became oversize when `max_split_size` was lowered.
             let text = self.rules.cuda_error("invalid argument", "cudaErrorInvalidValue");
             return Err(AllocError::Failed(text));
         }
+        if !self.rules.records_before_cuda_free {
+            observer.segment_release(&fact);
+        }
         observer.segment_free(&fact);
+        self.is_damaged |= is_part;
         self.private.count_malloc(self.pools[pool.index()].private, -1);
         self.reserved -= span.size;
         self.pools[pool.index()].erase(&self.blocks, id);
         debug_assert_eq!(free_key(&self.blocks[id]).size, span.size);
+        self.forget_uses(id);
         self.blocks.detach(id);
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! divisions of 1      unrounded ─── 512 ────────────────────────────────────────────────────────
 //! routing             one stream filter, first begun wins ───────── last begun wins ────────────
 //! guarded empty_cache assertion ──────────────────────── nothing of the default pool  works ────
+//! uses in captures    waited for ──── dropped ──────────────────────────────────────────────────
 //! guard               pools begun ─────────────────────────────────────────────  real capture ──
 //! private pools       cudaMalloc ──────── expandable too ───────────────────────────────────────
 //! expandable in GC    assertion ───────── skipped ──────────────────────────────────────────────
@@ -16,6 +17,7 @@
 //! Source of every row: `c10/cuda/CUDACachingAllocator.cpp` of the release, as observed on its real
 //! library; the recordings in `traces/golden` show each one.
 
+use super::rounding::DivisionOne;
 use crate::base::Release;
 
 /// Which of several equal free blocks is taken: the key after (stream, size).
@@ -76,10 +78,15 @@ pub struct Rules {
     pub release: Release,
     /// Which of several equal free blocks is taken.
     pub ties: TieBreak,
+    /// What a division value of 1 does in `roundup_power2_divisions`.
+    pub division_one: DivisionOne,
     /// How requests find their private pool.
     pub routing: Routing,
     /// When the guard is up.
     pub guard: CaptureGuard,
+    /// Whether uses of a block that were noted while a pool was begun are dropped when its deferred
+    /// free is worked off.
+    pub drops_uses_in_captures: bool,
     /// What `empty_cache` does then.
     pub guarded_empty_cache: GuardedEmptyCache,
     /// Whether private pools are expandable when the option is on.
@@ -94,6 +101,8 @@ pub struct Rules {
     /// Whether `expandable_segments` counts for a request as it was when the request began, and not
     /// at all for one that the fallback serves.
     pub expandable_per_request: bool,
+    /// Whether `cudaFree` is written into the history before it is called, and so also when it fails.
+    pub records_before_cuda_free: bool,
     /// Whether a new expandable segment smaller than the request is given back at once.
     pub undoes_small_segments: bool,
     /// Whether `graph_capture_record_stream_reuse` insists that the stream is being captured.
@@ -120,6 +129,7 @@ impl Rules {
                 12 => TieBreak::BlockAge,
                 _ => TieBreak::SegmentAge,
             },
+            division_one: DivisionOne::of(release),
             routing: match release.minor() {
                 ..=2 => Routing::OneStream,
                 3..=9 => Routing::FirstBegun,
@@ -129,6 +139,7 @@ impl Rules {
                 ..=12 => CaptureGuard::PoolBegun,
                 _ => CaptureGuard::RealCapture,
             },
+            drops_uses_in_captures: release.at_least(4),
             guarded_empty_cache: match release.minor() {
                 ..=2 => GuardedEmptyCache::Assertion("captures_underway == 0"),
                 3 => GuardedEmptyCache::Assertion("captures_underway.size() == 0"),
@@ -144,6 +155,7 @@ impl Rules {
             },
             full_fraction_is_no_limit: release.at_least(10),
             expandable_per_request: release.at_least(10),
+            records_before_cuda_free: release.at_least(4),
             undoes_small_segments: release.at_least(15),
             reuse_needs_capture: release.minor() == 9,
             events_name_pools: release.at_least(8),

@@ -47,6 +47,9 @@ pub fn verify_case(case: &Case) -> Verdict {
         let found = compare_answers(step, &answer, runner.release)
             .or_else(|| compare_events(step, &recorded, &events));
         if let Some(mut found) = found {
+            if runner.devices.iter().any(|(model, _)| model.is_damaged()) {
+                found.likely = super::DAMAGED.into();
+            }
             found.around = runner.devices[runner.current].0.layout().to_string();
             verdict.difference = Some(found);
             return verdict;
