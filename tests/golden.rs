@@ -29,15 +29,34 @@ fn debug_cases() {
     let all = cases(Path::new(&dir));
     let mut bad = 0;
     for path in &all {
-        if path.to_string_lossy().contains("parser") { continue; }
+        if path.to_string_lossy().contains("parser") {
+            continue;
+        }
         let file = BufReader::new(MultiGzDecoder::new(File::open(path).unwrap()));
-        let case = match golden::read(file) { Ok(c) => c, Err(e) => { println!("{}: {e}", path.display()); bad += 1; continue } };
+        let case = match golden::read(file) {
+            Ok(c) => c,
+            Err(e) => {
+                println!("{}: {e}", path.display());
+                bad += 1;
+                continue;
+            }
+        };
         let verdict = verify_case(&case);
         if let Some(d) = verdict.difference {
             bad += 1;
             if bad < 60 {
-            if std::env::var("AROUND").is_ok() { println!("AROUND\n{}", d.around); }
-            println!("LIKELY {}", d.likely); println!("{}: {} | {}\n   recorded {}\n   modelled {}", path.display(), d.place, d.asked, d.recorded.chars().take(600).collect::<String>(), d.modelled.chars().take(600).collect::<String>());
+                if std::env::var("AROUND").is_ok() {
+                    println!("AROUND\n{}", d.around);
+                }
+                println!("LIKELY {}", d.likely);
+                println!(
+                    "{}: {} | {}\n   recorded {}\n   modelled {}",
+                    path.display(),
+                    d.place,
+                    d.asked,
+                    d.recorded.chars().take(600).collect::<String>(),
+                    d.modelled.chars().take(600).collect::<String>()
+                );
             }
         }
     }

@@ -70,6 +70,17 @@ pub fn replay<A: Allocator, O: Observer>(
     outcome
 }
 
+/// One operation of a trace whose start was made already; the failure, if it fails.
+pub fn replay_op<A: Allocator, O: Observer>(
+    trace: &Trace,
+    op: &Op,
+    allocator: &mut A,
+    observer: &mut O,
+) -> Option<StoppedBy> {
+    let (asked, error) = step(trace, op, allocator, observer).err()?;
+    Some(StoppedBy { op: OpIndex(0), asked, error })
+}
+
 #[inline]
 fn step<A: Allocator, O: Observer>(
     trace: &Trace,

@@ -238,7 +238,10 @@ impl Words<'_> {
         if stream < Self::MAX_STREAMS {
             return Ok(StreamId(stream));
         }
-        Err(wrong(self.line, format!("stream {stream} is beyond the {} of a case", Self::MAX_STREAMS)))
+        Err(wrong(
+            self.line,
+            format!("stream {stream} is beyond the {} of a case", Self::MAX_STREAMS),
+        ))
     }
 
     fn optional_stream(&self, i: usize) -> Result<Option<StreamId>, GoldenError> {
@@ -359,10 +362,7 @@ fn event(raw: RawEvent, line: u64) -> Result<(DeviceIndex, Event), GoldenError> 
 }
 
 /// The segments of each device that has any.
-fn layouts(
-    segments: &[RawSegment],
-    line: u64,
-) -> Result<Vec<(DeviceIndex, Layout)>, GoldenError> {
+fn layouts(segments: &[RawSegment], line: u64) -> Result<Vec<(DeviceIndex, Layout)>, GoldenError> {
     let mut all: Vec<(DeviceIndex, Layout)> = Vec::new();
     for raw in segments {
         let device = DeviceIndex(raw.device);

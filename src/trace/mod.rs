@@ -17,11 +17,9 @@ mod op;
 mod recording;
 
 pub use builder::{TraceBuilder, TraceError};
-pub use case::{
-    Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query,
-};
+pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
 pub use event::{Action, Event};
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
 pub use oom::{Oom, OomHint, ProcessUse};
 pub use op::{AllocOp, Control, ControlId, EventMode, FreeOp, Op, PoolIndex};
-pub use recording::{Recorded, Stream, Trace};
+pub use recording::{Recorded, RecordedSettings, Stream, Trace, VanishedSegment};

@@ -1,7 +1,9 @@
 //! [`Trace`]: the operations of one device, where they started, and what was recorded.
 
 use super::{Control, ControlId, Event, Layout, Op, PoolIndex};
-use crate::base::{AllocId, Bytes, DeviceIndex, OpIndex, PoolId, StreamHandle, StreamId, Table};
+use crate::base::{
+    AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, StreamHandle, StreamId, Table,
+};
 
 /// A stream that a trace names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,33 @@ impl Stream {
     }
 }
 
+/// The settings that a recording reports: those in force when it was taken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RecordedSettings {
+    /// The last string that was parsed.
+    pub conf: String,
+    /// `max_split_size` in bytes; `None` is unlimited.
+    pub max_split_size: Option<Bytes>,
+    /// `garbage_collection_threshold`.
+    pub garbage_collection_threshold: f64,
+    /// `expandable_segments`.
+    pub expandable_segments: bool,
+    /// The sixteen divisions of `roundup_power2_divisions`, where they are told.
+    pub roundup_power2_divisions: Option<[u64; 16]>,
+}
+
+/// A segment that came and went within a history whose entries do not name pools: nothing says
+/// which pool it belonged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VanishedSegment {
+    /// The stream that it served.
+    pub stream: StreamId,
+    /// The operation that made it.
+    pub made_by: OpIndex,
+    /// The allocations that lay in it.
+    pub allocs: Vec<OpIndex>,
+}
+
 /// What a recording holds beside the operations.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
@@ -39,12 +68,28 @@ pub struct Recorded {
     pub first_event: Vec<u32>,
     /// Where everything lay at the end.
     pub end: Layout,
+    /// Whether the entries of the history name their pool (2.12 and later); otherwise the pools in
+    /// [`Recorded::events`] are those of the segments, where known.
+    pub events_name_pools: bool,
+    /// The releases that can have written this, oldest and newest.
+    pub releases: (Release, Release),
+    /// The settings, if the recording reports any (2.3 and later).
+    pub settings: Option<RecordedSettings>,
+    /// Blocks live at the start whose size is computed from what was requested, because they were
+    /// freed before the end: positions in [`Trace::start_ids`].
+    pub guessed_sizes: Vec<usize>,
+    /// Pending frees in the order in which they completed.
+    pub completions: Vec<AllocId>,
+    /// Segments whose pool nothing tells.
+    pub vanished: Vec<VanishedSegment>,
+    /// What is odd about this recording, or cannot be known from it.
+    pub notes: Vec<String>,
 }
 
 impl Recorded {
     /// The events of one operation.
     pub fn events_of(&self, op: OpIndex) -> &[Event] {
-        let i = op.0 as usize;
+        let i = op.index();
         &self.events[self.first_event[i] as usize..self.first_event[i + 1] as usize]
     }
 }
@@ -121,5 +166,27 @@ impl Trace {
             _ => Bytes::ZERO,
         };
         self.ops.iter().map(size).sum()
+    }
+
+    /// The same operations from another start, which has the same active blocks in the same order.
+    ///
+    /// # Panics
+    /// When the number of active blocks differs.
+    #[must_use]
+    pub fn with_start(mut self, start: Layout) -> Self {
+        let active = start.segments.iter().flat_map(|s| &s.blocks);
+        let active = active.filter(|b| b.state != super::BlockState::Inactive).count();
+        assert_eq!(active, self.start_ids.len(), "a start keeps its active blocks");
+        self.start = start;
+        self
+    }
+
+    /// The same operations, with these requests served by another pool.
+    pub fn set_pool(&mut self, requests: &[OpIndex], pool: Option<PoolIndex>) {
+        for op in requests {
+            if let Some(Op::Alloc(alloc)) = self.ops.get_mut(op.index()) {
+                alloc.pool = pool;
+            }
+        }
     }
 }

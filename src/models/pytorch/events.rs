@@ -60,11 +60,16 @@ pub(super) struct RecordedFrees {
     pending: Vec<(AllocId, BlockId)>,
     /// Completed according to the recording, in its order; seen at the next `malloc`.
     done: Vec<AllocId>,
-    /// The order in which the rest completes at a synchronisation, where the recording tells.
-    order: Vec<AllocId>,
+    /// The order in which the recording's frees complete: that of a synchronisation.
+    rank: FxHashMap<AllocId, usize>,
 }
 
 impl RecordedFrees {
+    /// The recording's pending frees complete in this order.
+    pub(super) fn expect(&mut self, order: &[AllocId]) {
+        self.rank = order.iter().copied().zip(0..).collect();
+    }
+
     pub(super) fn add(&mut self, id: AllocId, block: BlockId) {
         self.pending.push((id, block));
     }
@@ -210,8 +215,8 @@ impl PyTorch {
         observer.sync_all_streams();
         self.recorded.done.clear();
         let mut pending = std::mem::take(&mut self.recorded.pending);
-        let rank = |id: AllocId| self.recorded.order.iter().position(|known| *known == id);
-        pending.sort_by_key(|(id, _)| rank(*id).unwrap_or(usize::MAX));
+        let rank = &self.recorded.rank;
+        pending.sort_by_key(|(id, _)| rank.get(id).copied().unwrap_or(usize::MAX));
         for (id, block) in pending {
             if pool.is_none_or(|pool| self.pool_of(block) == pool) {
                 self.finish_recorded(block, observer);
@@ -240,12 +245,6 @@ impl PyTorch {
     fn pool_of(&self, block: BlockId) -> PoolId {
         let pool = usize::from(self.blocks[block].pool);
         self.private.id_of(self.pools[pool].private)
-    }
-
-    /// The order in which the frees that are pending now complete, where a recording tells: used
-    /// when the next synchronisation comes.
-    pub fn expect_completions(&mut self, order: Vec<AllocId>) {
-        self.recorded.order = order;
     }
 
     /// `graph_capture_record_stream_reuse`: frees deferred by a capture whose work is ordered before

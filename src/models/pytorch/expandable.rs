@@ -127,7 +127,7 @@ impl PyTorch {
     }
 
     /// Address space of a new segment: 9/8 of the device, or the configured reserve (2.15).
-    fn reserve_size(&self) -> Bytes {
+    pub(super) fn reserve_size(&self) -> Bytes {
         let total = self.device.total();
         let whole = total + Bytes(total.0 / 8);
         self.configured_reserve().map_or(whole, |reserve| reserve.min(whole))

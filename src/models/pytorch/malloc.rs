@@ -59,7 +59,8 @@ impl PyTorch {
         } else if self.conf.graph_capture_record_stream_reuse {
             self.free_safe_blocks_in_capture(op.stream)?;
         }
-        let size = round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
+        let size =
+            round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
         let pool = match op.pool {
             Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer),
             None => self.get_pool(size, op.stream),

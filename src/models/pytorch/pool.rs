@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Index of a [`BlockPool`] in the allocator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolIdx(pub u16);
 
 impl PoolIdx {

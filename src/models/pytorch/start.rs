@@ -1,12 +1,178 @@
 //! The state that a trace starts from.
 
-use super::PyTorch;
-use crate::{sim::Observer, trace::Trace};
+use rustc_hash::FxHashMap;
+
+use super::{
+    PyTorch, pool::PoolIdx, pools::PrivatePools, rounding::SMALL_BUFFER, version::TieBreak,
+};
+use crate::{
+    base::{AllocId, BlockId, Bytes, Span, StreamHandle, StreamId},
+    sim::{Block, Observer, Segment, StartBlock},
+    trace::{BlockState, SegmentLayout, Trace},
+};
 
 impl PyTorch {
     /// Makes the layout at the start of a trace, and room for its allocations.
+    ///
+    /// Ages are not part of a layout: segments count as created in the order of their addresses. The
+    /// ranges of one expandable segment are those of one stream and pool; what is between them, and
+    /// the rest of its address space, is unmapped.
     pub(super) fn start_from<O: Observer>(&mut self, trace: &Trace, observer: &mut O) {
         self.expect_allocs(trace.alloc_count());
-        let _ = observer;
+        if let Some(recorded) = trace.recorded() {
+            self.recorded.expect(&recorded.completions);
+        }
+        let mut ids = trace.start_ids().iter().copied();
+        let mut chains: FxHashMap<(PoolIdx, StreamId), BlockId> = FxHashMap::default();
+        for segment in &trace.start().segments {
+            let Some(stream) = self.stream_with(segment.stream) else { continue };
+            let pool = self.start_pool(segment, observer);
+            let head = if segment.is_expandable {
+                let tail = chains.get(&(pool, stream)).copied();
+                let (head, tail) = self.start_range(segment, pool, stream, tail);
+                chains.insert((pool, stream), tail);
+                head
+            } else {
+                self.start_segment(segment, pool, stream)
+            };
+            self.start_blocks(segment, head, &mut ids, observer);
+        }
+    }
+
+    fn stream_with(&self, handle: StreamHandle) -> Option<StreamId> {
+        self.stream_order.iter().copied().find(|id| self.streams[*id].handle == handle)
+    }
+
+    fn start_pool<O: Observer>(&mut self, segment: &SegmentLayout, observer: &mut O) -> PoolIdx {
+        let (large, small) = if segment.pool.is_private() {
+            let private = match self.private.get(segment.pool) {
+                Some(private) => private,
+                None => self.make_pool(segment.pool, observer),
+            };
+            self.private.count_malloc(Some(private), 1);
+            PrivatePools::halves(private)
+        } else {
+            (PoolIdx::DEFAULT_LARGE, PoolIdx::DEFAULT_SMALL)
+        };
+        if segment.is_small { small } else { large }
+    }
+
+    /// One block over a whole `cudaMalloc` segment.
+    fn start_segment(
+        &mut self,
+        segment: &SegmentLayout,
+        pool: PoolIdx,
+        stream: StreamId,
+    ) -> BlockId {
+        let span = segment.span();
+        self.device.adopt(span, false);
+        self.reserved += span.size;
+        let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
+        self.blocks.create(Block {
+            addr: span.start,
+            size: span.size,
+            requested: Bytes::ZERO,
+            prev: None,
+            next: None,
+            pool: pool.0,
+            stream,
+            expandable: None,
+            order,
+            gc_count_base: 0,
+            event_count: 0,
+            allocated: false,
+            mapped: true,
+            in_use_elsewhere: false,
+        })
+    }
+
+    /// One mapped block over a range of an expandable segment; and the unmapped block behind it,
+    /// from which the segment's next range is cut.
+    fn start_range(
+        &mut self,
+        segment: &SegmentLayout,
+        pool: PoolIdx,
+        stream: StreamId,
+        tail: Option<BlockId>,
+    ) -> (BlockId, BlockId) {
+        let span = segment.span();
+        self.device.adopt(span, true);
+        self.reserved += span.size;
+        let granule = if segment.is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
+        // A range that lies beyond the address space of the chain before it begins a new one.
+        let tail = tail.filter(|tail| self.blocks[*tail].span().contains(span.start));
+        let mut block = tail.unwrap_or_else(|| {
+            let reserve =
+                Span::new(span.start, self.reserve_size().round_up(granule).max(span.size));
+            let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
+            self.add_expandable_segment(reserve, granule, pool, stream, order)
+        });
+        let list = usize::from(pool.0);
+        self.pools[list].erase_unmapped(&self.blocks, block);
+        if self.blocks[block].addr < span.start {
+            let gap = span.start - self.blocks[block].addr;
+            let rest = self.blocks.split_back(block, gap);
+            self.pools[list].insert_unmapped(&self.blocks, block);
+            block = rest;
+        }
+        let mut tail = block;
+        if self.blocks[block].size > span.size {
+            tail = self.blocks.split_back(block, span.size);
+            self.pools[list].insert_unmapped(&self.blocks, tail);
+        }
+        self.blocks[block].mapped = true;
+        (block, tail)
+    }
+
+    /// Cuts a segment's one block into those of the layout.
+    fn start_blocks<O: Observer>(
+        &mut self,
+        segment: &SegmentLayout,
+        head: BlockId,
+        ids: &mut impl Iterator<Item = AllocId>,
+        observer: &mut O,
+    ) {
+        let place = self.place(head);
+        let limit = self.conf.max_split_size;
+        observer.start(&Segment {
+            span: segment.span(),
+            place,
+            is_oversize: segment.size() >= limit,
+        });
+        let mut rest = head;
+        let count = segment.blocks.len();
+        for (i, (addr, layout)) in segment.blocks_at().enumerate() {
+            let block = rest;
+            if i + 1 < count {
+                rest = self.blocks.split_back(block, layout.size);
+            }
+            let record = &mut self.blocks[block];
+            record.requested = layout.requested;
+            let pool = usize::from(record.pool);
+            match layout.state {
+                BlockState::Inactive => self.pools[pool].insert(&mut self.blocks, block),
+                BlockState::ActiveAllocated => {
+                    record.allocated = true;
+                    self.allocated += layout.size;
+                    if let Some(id) = ids.next() {
+                        self.live[id] = Some(block);
+                    }
+                }
+                BlockState::ActivePendingFree => {
+                    record.in_use_elsewhere = true;
+                    if let Some(id) = ids.next() {
+                        self.recorded.add(id, block);
+                    }
+                }
+            }
+            observer.start_block(&StartBlock {
+                span: Span::new(addr, layout.size),
+                requested: layout.requested,
+                place,
+                state: layout.state,
+                is_split: count > 1,
+                is_oversize: layout.size >= limit,
+            });
+        }
     }
 }

@@ -18,6 +18,7 @@
 
 mod fault;
 mod heap;
+mod history;
 mod keys;
 mod lift;
 mod lift_segments;
@@ -25,10 +26,13 @@ mod lift_settings;
 mod lift_traces;
 mod memo;
 pub mod pickle;
+mod ranges;
 pub mod raw;
 mod release;
 mod rows;
+mod start;
 mod text;
+mod traces;
 mod window;
 
 use std::{

@@ -10,6 +10,7 @@ use super::{
     text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},
 };
 use crate::base::{Addr, Bytes, DeviceIndex, Id, PoolId, StreamHandle};
+pub use crate::trace::{Action, BlockState};
 
 /// Sizes at and above this are refused: the allocator itself does (`2^60`).
 pub const SIZE_LIMIT: u64 = 1 << 60;
@@ -160,17 +161,6 @@ pub struct Block {
     pub stack: Option<StackId>,
 }
 
-/// What a block is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BlockState {
-    /// In use.
-    ActiveAllocated,
-    /// Freed, but another stream may still use it.
-    ActivePendingFree,
-    /// On a free list.
-    Inactive,
-}
-
 /// One trace entry; there can be millions, so it is kept to 56 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -204,68 +194,6 @@ impl Entry {
     /// Bytes that the device had free at an out-of-memory.
     pub fn device_free(&self) -> Option<Bytes> {
         (self.action == Action::Oom).then_some(Bytes(self.addr.0))
-    }
-}
-
-/// What a trace entry records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Action {
-    /// A block was handed out.
-    Alloc,
-    /// A block was freed by the program.
-    FreeRequested,
-    /// A block went back to the free list.
-    FreeCompleted,
-    /// A segment came from the device.
-    SegmentAlloc,
-    /// A segment went back to the device.
-    SegmentFree,
-    /// A range of an expandable segment was mapped.
-    SegmentMap,
-    /// A range of an expandable segment was unmapped.
-    SegmentUnmap,
-    /// An earlier snapshot was taken.
-    Snapshot,
-    /// The allocator gave up.
-    Oom,
-    /// The program left a note on a live block (2.14 and later).
-    Annotate,
-}
-
-impl Action {
-    /// Every action.
-    pub const ALL: [Self; 10] = [
-        Self::Alloc,
-        Self::FreeRequested,
-        Self::FreeCompleted,
-        Self::SegmentAlloc,
-        Self::SegmentFree,
-        Self::SegmentMap,
-        Self::SegmentUnmap,
-        Self::Snapshot,
-        Self::Oom,
-        Self::Annotate,
-    ];
-
-    /// The action as it stands in the file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Alloc => "alloc",
-            Self::FreeRequested => "free_requested",
-            Self::FreeCompleted => "free_completed",
-            Self::SegmentAlloc => "segment_alloc",
-            Self::SegmentFree => "segment_free",
-            Self::SegmentMap => "segment_map",
-            Self::SegmentUnmap => "segment_unmap",
-            Self::Snapshot => "snapshot",
-            Self::Oom => "oom",
-            Self::Annotate => "annotate",
-        }
-    }
-
-    /// The action of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.name() == name)
     }
 }
 

@@ -183,10 +183,9 @@ impl Runner {
 
     /// Settings and events are the process's, everything else is the current device's.
     fn control(&mut self, control: &Control, records: &mut [Record]) -> Result<(), AllocError> {
-        let everywhere = matches!(
-            control,
-            Control::Settings(_) | Control::EmptyPool(_) | Control::Events(_)
-        ) || *control == Control::Complete(None);
+        let everywhere =
+            matches!(control, Control::Settings(_) | Control::EmptyPool(_) | Control::Events(_))
+                || *control == Control::Complete(None);
         let current = self.current;
         let mut result = Ok(());
         for (index, (model, stats)) in self.devices.iter_mut().enumerate() {

@@ -5,9 +5,12 @@
 //! when pending frees completed. Every decision is the model's own, and is compared.
 
 mod case;
+mod lockstep;
+mod recording;
 mod verdict;
 
 pub use case::verify_case;
+pub use recording::{VerifyOptions, recorded_conf, verify_trace};
 pub use verdict::{Difference, LayoutVerdict, Tally, Verdict};
 
 use serde_json::{Value, json};
@@ -43,10 +46,7 @@ pub(crate) fn config_json(conf: &AllocConf, release: Release) -> Value {
     map.insert("expandable_segments".into(), conf.expandable_segments.into());
     map.insert("release_lock_on_malloc".into(), conf.release_lock_on_cudamalloc.into());
     map.insert("pinned_use_host_register".into(), conf.pinned_use_cuda_host_register.into());
-    map.insert(
-        "roundup_power2_divisions".into(),
-        conf.roundup_power2_divisions.to_vec().into(),
-    );
+    map.insert("roundup_power2_divisions".into(), conf.roundup_power2_divisions.to_vec().into());
     if release.at_least(3) {
         map.insert("last_allocator_settings".into(), conf.last_settings.clone().into());
     }

@@ -1,0 +1,180 @@
+//! The segments of a device over its history: which memory there was at each entry, and which pool
+//! it belonged to.
+
+use std::collections::BTreeMap;
+
+use super::raw::{Action, Entry, Segment, SegmentType};
+use crate::base::{Addr, Bytes, PoolId, Span, StreamHandle};
+
+/// What is known of a segment, or of the chain of ranges of an expandable segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub stream: StreamHandle,
+    /// `None` where nothing tells.
+    pub pool: Option<PoolId>,
+    pub is_small: bool,
+    pub is_expandable: bool,
+}
+
+/// One segment or mapped range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mapped {
+    pub size: Bytes,
+    pub facts: Facts,
+}
+
+/// The memory that is there at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ranges {
+    by_addr: BTreeMap<Addr, Mapped>,
+}
+
+/// An entry that does not fit the memory that the rest of the history implies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Misfit(pub String);
+
+impl Ranges {
+    /// The state that a snapshot shows.
+    pub(super) fn of(segments: &[&Segment]) -> Self {
+        let by_addr = segments.iter().map(|segment| {
+            let facts = Facts {
+                stream: segment.stream,
+                pool: Some(segment.pool_id.unwrap_or_default()),
+                is_small: segment.segment_type == SegmentType::Small,
+                is_expandable: segment.is_expandable.unwrap_or(false),
+            };
+            (segment.address, Mapped { size: segment.total_size, facts })
+        });
+        Self { by_addr: by_addr.collect() }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Addr, &Mapped)> {
+        self.by_addr.iter().map(|(addr, mapped)| (*addr, mapped))
+    }
+
+    /// The range that holds all of `span`.
+    pub(super) fn around(&self, span: Span) -> Option<(Addr, &Mapped)> {
+        let (&addr, mapped) = self.by_addr.range(..=span.start).next_back()?;
+        (Span::new(addr, mapped.size).end() >= span.end()).then_some((addr, mapped))
+    }
+
+    fn overlaps(&self, span: Span) -> Option<Addr> {
+        let (&addr, mapped) = self.by_addr.range(..span.end()).next_back()?;
+        Span::new(addr, mapped.size).overlaps(span).then_some(addr)
+    }
+
+    /// Adds memory; ranges of expandable segments join those that they touch.
+    pub(super) fn add(&mut self, span: Span, facts: Facts) -> Result<(), Misfit> {
+        if let Some(other) = self.overlaps(span) {
+            return Err(Misfit(format!("memory at {span} overlaps the segment at {other}")));
+        }
+        let mut joined = span;
+        if facts.is_expandable {
+            let same = |other: &Mapped| {
+                other.facts.is_expandable
+                    && other.facts.stream == facts.stream
+                    && other.facts.is_small == facts.is_small
+                    && (other.facts.pool == facts.pool
+                        || other.facts.pool.is_none()
+                        || facts.pool.is_none())
+            };
+            if let Some(above) = self.by_addr.get(&span.end()).filter(|m| same(m)).copied() {
+                self.by_addr.remove(&span.end());
+                joined.size += above.size;
+            }
+            if let Some((&addr, below)) = self.by_addr.range(..span.start).next_back()
+                && Span::new(addr, below.size).end() == span.start
+                && same(below)
+            {
+                joined = Span::new(addr, below.size + joined.size);
+            }
+        }
+        self.by_addr.insert(joined.start, Mapped { size: joined.size, facts });
+        Ok(())
+    }
+
+    /// Takes memory away; from a range of an expandable segment any part.
+    pub(super) fn take(&mut self, span: Span) -> Result<Facts, Misfit> {
+        let (addr, mapped) = match self.around(span) {
+            Some((addr, mapped)) => (addr, *mapped),
+            None => return Err(Misfit(format!("there is no memory at {span}"))),
+        };
+        let whole = Span::new(addr, mapped.size);
+        if whole != span && !mapped.facts.is_expandable {
+            return Err(Misfit(format!("the segment at {addr} has {} bytes", mapped.size.0)));
+        }
+        self.by_addr.remove(&addr);
+        if whole.start < span.start {
+            let size = span.start - whole.start;
+            self.by_addr.insert(addr, Mapped { size, ..mapped });
+        }
+        if span.end() < whole.end() {
+            let size = whole.end() - span.end();
+            self.by_addr.insert(span.end(), Mapped { size, ..mapped });
+        }
+        Ok(mapped.facts)
+    }
+}
+
+/// The chains of expandable segments: every range that was ever mapped, joined where they touch. A
+/// chain grows from its start without a gap, so what touches belongs together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chains {
+    by_addr: BTreeMap<Addr, (Bytes, Facts)>,
+}
+
+impl Chains {
+    pub(super) fn of(
+        end: &Ranges,
+        entries: &[Entry],
+        named: impl Fn(&Entry) -> Option<PoolId>,
+    ) -> Self {
+        let mut chains = Self::default();
+        let maps = entries
+            .iter()
+            .filter(|entry| matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap));
+        for entry in maps {
+            let facts = Facts {
+                stream: entry.stream,
+                pool: named(entry),
+                is_small: entry.size.0 % Bytes::mib(20).0 != 0,
+                is_expandable: true,
+            };
+            chains.join(Span::new(entry.addr, entry.size), facts, false);
+        }
+        for (addr, mapped) in end.iter().filter(|(_, mapped)| mapped.facts.is_expandable) {
+            chains.join(Span::new(addr, mapped.size), mapped.facts, true);
+        }
+        chains
+    }
+
+    /// Joins a range in; what a snapshot says (`is_certain`) counts for the whole chain.
+    fn join(&mut self, span: Span, facts: Facts, is_certain: bool) {
+        let (mut whole, mut known) = (span, facts);
+        while let Some((&addr, &(size, other))) = self.by_addr.range(..=whole.end()).next_back() {
+            let theirs = Span::new(addr, size);
+            if theirs.end() < whole.start || (other.stream != facts.stream) {
+                break;
+            }
+            self.by_addr.remove(&addr);
+            let start = whole.start.min(theirs.start);
+            whole = Span::new(start, whole.end().max(theirs.end()) - start);
+            if !is_certain {
+                known.is_small |= other.is_small;
+                known.pool = known.pool.or(other.pool);
+            }
+        }
+        self.by_addr.insert(whole.start, (whole.size, known));
+    }
+
+    /// Where the chain at `addr` begins.
+    pub(super) fn start_of(&self, addr: Addr) -> Option<Addr> {
+        self.by_addr.range(..=addr).next_back().map(|(start, _)| *start)
+    }
+
+    /// What is known of the chain at `addr`.
+    pub(super) fn facts_at(&self, addr: Addr) -> Option<Facts> {
+        let (&start, &(size, facts)) = self.by_addr.range(..=addr).next_back()?;
+        Span::new(start, size).contains(addr).then_some(facts)
+    }
+}

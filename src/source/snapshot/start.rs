@@ -1,0 +1,126 @@
+//! Which blocks were live before the history began.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    ranges::Misfit,
+    raw::{Action, BlockState, Entry},
+};
+use crate::{
+    base::{Addr, Bytes, Span},
+    trace::Layout,
+};
+
+/// A block that was live before the first entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Live {
+    pub addr: Addr,
+    pub requested: Bytes,
+    /// Its exact size, where the snapshot still shows the block.
+    pub size: Option<Bytes>,
+    pub is_pending: bool,
+    /// The entry that shows it.
+    pub entry: Option<usize>,
+}
+
+/// All blocks that were live before the first entry, in the order of their addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StartLive {
+    blocks: Vec<Live>,
+    /// Blocks that are live by the history but not in the snapshot.
+    pub is_behind: Vec<Addr>,
+}
+
+impl StartLive {
+    /// What is freed without having been allocated was there at the start, and so was what the
+    /// snapshot shows and the history never allocated.
+    pub(super) fn of(entries: &[Entry], end: &Layout) -> Result<Self, (usize, Misfit)> {
+        let mut start = Self::default();
+        let mut live: FxHashSet<Addr> = FxHashSet::default();
+        let mut pending: FxHashSet<Addr> = FxHashSet::default();
+        // Addresses that were in the history before: what is freed there again must be live.
+        let mut touched: FxHashSet<Addr> = FxHashSet::default();
+        for (at, entry) in entries.iter().enumerate() {
+            let addr = entry.addr;
+            match entry.action {
+                Action::Alloc => {
+                    live.insert(addr);
+                    touched.insert(addr);
+                }
+                Action::FreeRequested => {
+                    if !live.remove(&addr) {
+                        if !touched.insert(addr) {
+                            let message = format!("free of {addr}, which is not allocated");
+                            return Err((at, Misfit(message)));
+                        }
+                        start.push(entry, at, false);
+                    }
+                    pending.insert(addr);
+                }
+                Action::FreeCompleted => {
+                    if !pending.remove(&addr) {
+                        if !touched.insert(addr) {
+                            let message =
+                                format!("completes the free of {addr}, which nobody requested");
+                            return Err((at, Misfit(message)));
+                        }
+                        start.push(entry, at, true);
+                    }
+                }
+                _ => {}
+            }
+        }
+        start.add_survivors(end, &live, &pending, &touched);
+        start.blocks.sort_by_key(|block| block.addr);
+        Ok(start)
+    }
+
+    fn push(&mut self, entry: &Entry, at: usize, is_pending: bool) {
+        self.blocks.push(Live {
+            addr: entry.addr,
+            requested: entry.size,
+            size: None,
+            is_pending,
+            entry: Some(at),
+        });
+    }
+
+    fn add_survivors(
+        &mut self,
+        end: &Layout,
+        live: &FxHashSet<Addr>,
+        pending: &FxHashSet<Addr>,
+        touched: &FxHashSet<Addr>,
+    ) {
+        let mut shown: FxHashMap<Addr, BlockState> = FxHashMap::default();
+        for (addr, block) in end.segments.iter().flat_map(|segment| segment.blocks_at()) {
+            if block.state == BlockState::Inactive {
+                continue;
+            }
+            shown.insert(addr, block.state);
+            if !live.contains(&addr) && !pending.contains(&addr) && !touched.contains(&addr) {
+                self.blocks.push(Live {
+                    addr,
+                    requested: block.requested,
+                    size: Some(block.size),
+                    is_pending: block.state == BlockState::ActivePendingFree,
+                    entry: None,
+                });
+            }
+        }
+        self.is_behind = live.iter().copied().filter(|addr| !shown.contains_key(addr)).collect();
+        self.is_behind.sort_unstable();
+    }
+
+    /// The blocks inside a segment.
+    pub(super) fn inside(&self, span: Span) -> &[Live] {
+        let from = self.blocks.partition_point(|block| block.addr < span.start);
+        let to = self.blocks.partition_point(|block| block.addr < span.end());
+        &self.blocks[from..to]
+    }
+
+    /// The first block that lies in no segment.
+    pub(super) fn first_outside(&self, is_inside: impl Fn(Span) -> bool) -> Option<&Live> {
+        self.blocks.iter().find(|block| !is_inside(Span::new(block.addr, Bytes(1))))
+    }
+}

@@ -1,0 +1,202 @@
+//! Recordings of whole programs: one operation after the other, the driver's part from the
+//! recording, every decision from the model.
+
+use super::{DAMAGED, Difference, LayoutVerdict, Verdict};
+use crate::{
+    base::{Bytes, OpIndex, PoolId, Release},
+    models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
+    observe::Record,
+    sim::{Allocator, Device, DeviceConfig, RecordedCall, SegmentAddresses, StoppedBy, replay_op},
+    trace::{Action, BlockState, Event, Layout, Op, Recorded, Trace},
+};
+
+/// Address space enough for every device: the capacity of a recording is unknown, and only the
+/// driver's refusals, which are recorded, tell of it.
+const UNKNOWN_CAPACITY: Bytes = Bytes(1 << 44);
+
+/// Under what a recording is compared.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    pub release: Release,
+    pub conf: AllocConf,
+    /// Of the device, if the user knows it: limits and garbage collection follow from it.
+    pub capacity: Option<Bytes>,
+}
+
+/// How far a comparison came.
+pub(super) struct Run {
+    pub verdict: Verdict,
+    /// The operation that differs.
+    pub stopped_at: Option<OpIndex>,
+    /// The first pair of events that differs there, recorded and modelled.
+    pub pair: (Option<Event>, Option<Event>),
+}
+
+/// What the driver did during one operation.
+fn calls(events: &[Event]) -> Vec<RecordedCall> {
+    let span = |event: &Event| crate::base::Span::new(event.addr, event.size);
+    let call = |event: &Event| match event.action {
+        Action::SegmentAlloc => Some(RecordedCall::Malloc(span(event))),
+        Action::SegmentFree => Some(RecordedCall::Free(event.addr)),
+        Action::SegmentMap => Some(RecordedCall::Map(span(event))),
+        Action::SegmentUnmap => Some(RecordedCall::Unmap(span(event))),
+        _ => None,
+    };
+    events.iter().filter_map(call).collect()
+}
+
+/// Compares a recording with the model, up to the first difference.
+pub(super) fn run(trace: &Trace, recorded: &Recorded, terms: &Terms) -> Run {
+    let mut verdict = Verdict { release: terms.release, ..Verdict::default() };
+    verdict.expect(&recorded.events);
+    let total = terms.capacity.unwrap_or(UNKNOWN_CAPACITY);
+    let mut device = Device::new(DeviceConfig::new(trace.device(), total));
+    device.follow(SegmentAddresses::Recorded { calls: Vec::new(), done: 0 });
+    let config = PyTorchConfig { conf: terms.conf.clone(), ..PyTorchConfig::new(terms.release) };
+    let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
+    let mut record = Record::default();
+    model.start(trace, &mut record);
+    for (i, op) in trace.ops().iter().enumerate() {
+        let at = OpIndex::from_index(i);
+        let expected = recorded.events_of(at);
+        model.device_mut().follow(SegmentAddresses::Recorded { calls: calls(expected), done: 0 });
+        record.events.clear();
+        let failure = replay_op(trace, op, &mut model, &mut record);
+        verdict.ops += 1;
+        let found = compare(recorded, expected, &record.events, failure.as_ref());
+        if let Some((n, recorded_event, modelled_event)) = found {
+            let first = recorded.first_event[i] as usize + n;
+            let show = |event: Option<Event>| {
+                event.map_or_else(|| "nothing more".to_owned(), |event| event.to_string())
+            };
+            let modelled = match (&modelled_event, &failure) {
+                (None, Some(failure)) => failure.error.to_string(),
+                _ => show(modelled_event),
+            };
+            verdict.difference = Some(Difference {
+                place: format!("operation {at}, device_traces[{}][{first}]", trace.device()),
+                asked: describe(trace, op),
+                recorded: show(recorded_event),
+                modelled,
+                around: around(&model, op, recorded_event, modelled_event),
+                likely: if model.is_damaged() { DAMAGED.into() } else { String::new() },
+            });
+            return Run { verdict, stopped_at: Some(at), pair: (recorded_event, modelled_event) };
+        }
+        verdict.confirm(expected);
+    }
+    let end = model.layout();
+    verdict.layout = LayoutVerdict::Identical;
+    if let Some((recorded, modelled)) = layout_difference(&recorded.end, &end) {
+        verdict.layout = LayoutVerdict::Differs;
+        verdict.difference = Some(Difference {
+            place: "the end".into(),
+            asked: "final layout".into(),
+            recorded,
+            modelled,
+            around: String::new(),
+            likely: String::new(),
+        });
+    }
+    Run { verdict, stopped_at: None, pair: (None, None) }
+}
+
+/// The first pair that differs, with its position.
+fn compare(
+    recorded: &Recorded,
+    expected: &[Event],
+    modelled: &[Event],
+    failure: Option<&StoppedBy>,
+) -> Option<(usize, Option<Event>, Option<Event>)> {
+    let comparable = |event: &Event| {
+        let pool = if recorded.events_name_pools { event.pool } else { PoolId::DEFAULT };
+        // The free memory of the device is not known.
+        let addr = if event.action == Action::Oom { crate::base::Addr(0) } else { event.addr };
+        // Whoever took the snapshot may have taken one of a single pool.
+        let size = if event.action == Action::Snapshot { Bytes::ZERO } else { event.size };
+        Event { pool, addr, size, ..*event }
+    };
+    let longest = expected.len().max(modelled.len());
+    let pair = |n: usize| (expected.get(n).copied(), modelled.get(n).copied());
+    for n in 0..longest {
+        let (a, b) = pair(n);
+        if a.as_ref().map(comparable) != b.as_ref().map(comparable) {
+            return Some((n, a, b));
+        }
+    }
+    // A failure that leaves no entry must not pass for a success that leaves none.
+    let fails = expected.last().is_some_and(|event| event.action == Action::Oom);
+    (failure.is_some() && !fails).then_some((longest, None, None))
+}
+
+fn describe(trace: &Trace, op: &Op) -> String {
+    match op {
+        Op::Alloc(alloc) => format!(
+            "alloc {} ({} bytes) on stream {}{}",
+            alloc.size,
+            alloc.size.0,
+            trace.streams()[alloc.stream].handle,
+            alloc.pool.map(|pool| format!(" in pool {}", trace.pools()[pool])).unwrap_or_default()
+        ),
+        Op::Free(_) => "free".into(),
+        Op::FreeCompleted(_) => "completion of a pending free".into(),
+        Op::RecordStream(..) => "record_stream".into(),
+        Op::EmptyCache => "empty_cache".into(),
+        Op::Control(id) => format!("{:?}", trace.controls()[*id]),
+    }
+}
+
+/// The segments that the two sides speak of, and what is free for a request.
+fn around(model: &PyTorch, op: &Op, recorded: Option<Event>, modelled: Option<Event>) -> String {
+    let layout = model.layout();
+    let mut shown = Layout::default();
+    for event in [recorded, modelled].into_iter().flatten() {
+        if let Some(segment) = layout.segment_at(event.addr)
+            && !shown.segments.contains(segment)
+        {
+            shown.segments.push(segment.clone());
+        }
+    }
+    let mut text = shown.to_string();
+    if let Op::Alloc(alloc) = op {
+        let blocks = layout.segments.iter().flat_map(|s| &s.blocks);
+        let free = blocks.filter(|b| b.state == BlockState::Inactive && b.size >= alloc.size);
+        let count = free.count();
+        text +=
+            &format!("{count} free blocks of at least {} in all pools and streams\n", alloc.size);
+    }
+    text
+}
+
+fn layout_difference(recorded: &Layout, modelled: &Layout) -> Option<(String, String)> {
+    // What a free block's last owner asked is not compared: blocks that were free when the history
+    // began have a past that nothing tells.
+    let lines = |layout: &Layout| -> Vec<String> {
+        let line = |s: &crate::trace::SegmentLayout| {
+            let blocks: Vec<String> = s
+                .blocks
+                .iter()
+                .map(|b| match b.state {
+                    BlockState::Inactive => format!(". {}", b.size.0),
+                    BlockState::ActivePendingFree => format!("~ {}({})", b.size.0, b.requested.0),
+                    BlockState::ActiveAllocated => format!("{}({})", b.size.0, b.requested.0),
+                })
+                .collect();
+            format!(
+                "{} {} stream {} pool {}{} | {}",
+                s.addr,
+                if s.is_small { "small" } else { "large" },
+                s.stream,
+                s.pool,
+                if s.is_expandable { " expandable" } else { "" },
+                blocks.join(" | ")
+            )
+        };
+        layout.segments.iter().map(line).collect()
+    };
+    let (recorded, modelled) = (lines(recorded), lines(modelled));
+    let longest = recorded.len().max(modelled.len());
+    let at = (0..longest).find(|i| recorded.get(*i) != modelled.get(*i))?;
+    let show = |all: &[String]| all.get(at).cloned().unwrap_or_else(|| "no more segments".into());
+    Some((show(&recorded), show(&modelled)))
+}
