@@ -1,2 +1,3 @@
 //! Floor 2: doors in.
+pub mod json;
 pub mod snapshot;

@@ -14,6 +14,7 @@ mod layout;
 mod oom;
 mod op;
 mod recording;
+pub mod script;
 
 pub use builder::{TraceBuilder, TraceError};
 pub use event::{Action, Event};
