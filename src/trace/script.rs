@@ -79,9 +79,11 @@ pub fn parse(text: &str) -> Result<Trace, ScriptError> {
         }
         last = cursor;
     }
-    let end = last.word();
-    parser.begin(&last, end)?;
-    Ok(parser.builder.expect("begin has made the builder").build())
+    let builder = match parser.builder.take() {
+        Some(builder) => builder,
+        None => parser.new_builder().map_err(|e| last.error(last.peek(), e))?,
+    };
+    Ok(builder.build())
 }
 
 /// Keywords, for suggestions.
@@ -113,6 +115,9 @@ const KEYWORDS: [&str; 26] = [
     "total",
     "use_on_oom",
 ];
+
+/// In characters; keeps messages readable.
+const LONGEST_NAME: usize = 200;
 
 struct Parser<'a> {
     device: DeviceIndex,
@@ -289,22 +294,23 @@ impl<'a> Parser<'a> {
     /// Ends the header, if that is not done yet.
     fn begin(&mut self, c: &Cursor<'a>, at: Word<'a>) -> Result<&mut TraceBuilder, ScriptError> {
         if self.builder.is_none() {
-            let mut builder = TraceBuilder::new(self.device);
-            self.streams.use_declared().map_err(|e| c.error(at, e))?;
-            let mut fill = || -> Result<(), TraceError> {
-                for stream in self.streams.rows() {
-                    builder.stream(*stream)?;
-                }
-                for pool in &self.declared_pools {
-                    self.pools.insert(*pool, builder.pool(*pool)?);
-                }
-                builder.start(std::mem::take(&mut self.start))?;
-                Ok(())
-            };
-            fill().map_err(|e| c.error(at, e.to_string()))?;
-            self.builder = Some(builder);
+            self.builder = Some(self.new_builder().map_err(|e| c.error(at, e))?);
         }
         Ok(self.builder.as_mut().expect("made above"))
+    }
+
+    /// What the header says.
+    fn new_builder(&mut self) -> Result<TraceBuilder, String> {
+        let mut builder = TraceBuilder::new(self.device);
+        self.streams.use_declared()?;
+        for stream in self.streams.rows() {
+            builder.stream(*stream).map_err(|e| e.to_string())?;
+        }
+        for pool in &self.declared_pools {
+            self.pools.insert(*pool, builder.pool(*pool).map_err(|e| e.to_string())?);
+        }
+        builder.start(std::mem::take(&mut self.start)).map_err(|e| e.to_string())?;
+        Ok(builder)
     }
 
     fn push(&mut self, c: &Cursor<'a>, at: Word<'a>, op: Op) -> Result<(), ScriptError> {
@@ -403,10 +409,13 @@ impl<'a> Parser<'a> {
 fn check_name(c: &Cursor<'_>, word: Word<'_>) -> Result<(), ScriptError> {
     let is_start = word.text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    if is_start && word.text.chars().all(is_inside) {
-        return Ok(());
+    if !is_start || !word.text.chars().all(is_inside) {
+        return Err(c.expected(word, "a name (a letter, then letters, digits, '_' or '.')"));
     }
-    Err(c.expected(word, "a name (a letter, then letters, digits, '_' or '.')"))
+    if word.text.len() > LONGEST_NAME {
+        return Err(c.error(word, format!("a name has at most {LONGEST_NAME} characters")));
+    }
+    Ok(())
 }
 
 fn fraction(c: &mut Cursor<'_>) -> Result<f64, ScriptError> {
