@@ -8,13 +8,18 @@
 //! `traces/README.md` describes every key. Version 1 holds what a program asked and where it started;
 //! what a real allocator recorded ([`Trace::recorded`]) is not part of it.
 
+mod schema;
+
 use std::io::{self, BufRead, Read, Write};
 
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::schema::{
+    Block, FORMAT, Header, Kind, Line, Mode, Probe, Segment, State, VERSION, default_streams,
+};
 use crate::{
-    base::{Addr, Bytes, DeviceIndex, Id, PoolId, StreamHandle, StreamId},
+    base::{Bytes, Id, PoolId, StreamHandle, StreamId},
     trace::{
         AllocOp, BlockLayout, BlockState, Control, EventMode, Layout, Op, PoolIndex, SegmentLayout,
         Stream, Trace, TraceBuilder,
@@ -24,9 +29,6 @@ use crate::{
 
 /// The longest line that is read: 64 MiB, for the header of a trace that starts from a full device.
 pub const MAX_LINE: u64 = 64 << 20;
-
-const FORMAT: &str = "fragsim-trace";
-const VERSION: u64 = 1;
 
 /// Why a JSON-lines file is not a trace.
 #[derive(Debug, thiserror::Error)]
@@ -69,173 +71,6 @@ pub enum JsonError {
         /// What is wrong, and what to do.
         message: String,
     },
-}
-
-#[derive(Deserialize)]
-struct Probe {
-    format: String,
-    version: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    format: String,
-    version: u64,
-    #[serde(default)]
-    device: DeviceIndex,
-    #[serde(default = "default_streams")]
-    streams: Vec<(StreamHandle, u64)>,
-    #[serde(default)]
-    pools: Vec<PoolId>,
-    #[serde(default)]
-    start: Vec<Segment>,
-}
-
-fn default_streams() -> Vec<(StreamHandle, u64)> {
-    vec![(Stream::DEFAULT.handle, Stream::DEFAULT.id)]
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Segment {
-    addr: Addr,
-    kind: Kind,
-    #[serde(default, skip_serializing_if = "is_default")]
-    expandable: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    stream: StreamId,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pool: PoolId,
-    blocks: Vec<Block>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Small,
-    Large,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Block {
-    state: State,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
-    size: Bytes,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requested: Option<Bytes>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum State {
-    ActiveAllocated,
-    #[serde(alias = "active_awaiting_free")]
-    ActivePendingFree,
-    Inactive,
-}
-
-impl From<BlockState> for State {
-    fn from(state: BlockState) -> Self {
-        match state {
-            BlockState::ActiveAllocated => Self::ActiveAllocated,
-            BlockState::ActivePendingFree => Self::ActivePendingFree,
-            BlockState::Inactive => Self::Inactive,
-        }
-    }
-}
-
-/// One line. Variants without keys have braces all the same: only so does serde refuse unknown keys.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-enum Line {
-    Alloc {
-        id: u64,
-        size: Bytes,
-        #[serde(default, skip_serializing_if = "is_default")]
-        stream: StreamId,
-        #[serde(default, skip_serializing_if = "is_default")]
-        pool: PoolId,
-    },
-    Free {
-        id: u64,
-        #[serde(default, skip_serializing_if = "is_default")]
-        pending: bool,
-    },
-    Completed {
-        id: u64,
-    },
-    RecordStream {
-        id: u64,
-        stream: StreamId,
-    },
-    EmptyCache {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pool: Option<PoolId>,
-    },
-    SetFraction {
-        fraction: f64,
-    },
-    Settings {
-        text: String,
-    },
-    PoolCreate {
-        pool: PoolId,
-    },
-    PoolBegin {
-        pool: PoolId,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        stream: Option<StreamId>,
-    },
-    PoolEnd {
-        pool: PoolId,
-    },
-    PoolRelease {
-        pool: PoolId,
-    },
-    UseOnOom {
-        pool: PoolId,
-        on: bool,
-    },
-    NoSplit {
-        pool: PoolId,
-    },
-    CaptureBegin {
-        stream: StreamId,
-    },
-    CaptureEnd {
-        stream: StreamId,
-    },
-    Events {
-        mode: Mode,
-    },
-    Complete {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        stream: Option<StreamId>,
-    },
-    External {
-        size: Bytes,
-    },
-    Total {
-        size: Bytes,
-    },
-    ResetPeak {},
-    ResetAccumulated {},
-    Snapshot {},
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Mode {
-    Ready,
-    Manual,
-    Polls(u32),
 }
 
 /// Reads a trace.

@@ -1,6 +1,6 @@
 //! The line format of traces, as people write them: `a = alloc 3MiB; free a`.
 //!
-//! [`parse`] reads it and [`print`] writes it; `parse(print(t))` is `t`, its recorded events apart.
+//! [`parse`] reads it and [`print()`] writes it; `parse(print(t))` is `t`, its recorded events apart.
 //! `traces/README.md` describes every statement.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! [`print`]: a trace in the line format.
+//! [`print()`]: a trace in the line format.
 
 use std::fmt;
 
