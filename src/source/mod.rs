@@ -2,4 +2,5 @@
 
 pub mod golden;
 pub mod input;
+pub mod json;
 pub mod snapshot;

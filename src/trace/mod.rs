@@ -15,6 +15,7 @@ mod layout;
 mod oom;
 mod op;
 mod recording;
+pub mod script;
 
 pub use builder::{TraceBuilder, TraceError};
 pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
