@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod models;
+pub mod observe;
 pub mod sim;
 pub mod source;
 pub mod trace;
