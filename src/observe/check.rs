@@ -588,12 +588,14 @@ impl Check {
     }
 
     fn observe(&mut self, action: Action, span: Span, place: &Place) {
-        if self.first.is_some() {
-            return;
-        }
         let (addr, size) = (span.start, span.size);
-        let event = Event { action, addr, size, stream: place.stream, pool: place.pool };
-        self.first = self.event(&event).err();
+        self.keep(&Event { action, addr, size, stream: place.stream, pool: place.pool });
+    }
+
+    fn keep(&mut self, event: &Event) {
+        if self.first.is_none() {
+            self.first = self.event(event).err();
+        }
     }
 }
 
@@ -647,6 +649,11 @@ impl Observer for Check {
     fn oom(&mut self, fact: &Failed) {
         self.observe(Action::Oom, Span::new(fact.addr(), fact.size), &fact.place);
     }
+    fn snapshot(&mut self, active: Bytes) {
+        let (stream, pool) = (StreamHandle(0), PoolId::DEFAULT);
+        let action = Action::Snapshot;
+        self.keep(&Event { action, addr: Addr(0), size: active, stream, pool });
+    }
 }
 
 #[cfg(test)]
@@ -688,7 +695,7 @@ mod tests {
         (check, text)
     }
 
-    fn check(script: &str, expected: Expect) {
+    fn check(script: &str, expected: &Expect) {
         expected.assert_eq(&judge(script, CheckRules::default()).1);
     }
 
@@ -697,7 +704,7 @@ mod tests {
         check(
             "segment_alloc 0 2MiB; alloc 0 600; alloc 1 512; free_requested 0 600; free_completed 0 600;
              alloc 0 1024; free_requested 1 512",
-            expect!["2.00 MiB reserved, 2 held"],
+            &expect!["2.00 MiB reserved, 2 held"],
         );
     }
 
@@ -705,7 +712,7 @@ mod tests {
     fn a_block_covers_what_was_requested_in_steps_of_512_bytes() {
         check(
             "segment_alloc 0 2MiB; alloc 0 1025; alloc 1 1",
-            expect![
+            &expect![
                 "event 2: alloc 0x400 size 1: overlaps live block 0x0+1536 requested 1025 stream 0x0 pool (0,0)"
             ],
         );
@@ -715,7 +722,7 @@ mod tests {
     fn a_pending_block_is_not_handed_out() {
         check(
             "segment_alloc 0 2MiB; alloc 0 512; free_requested 0 512; alloc 0 512",
-            expect![
+            &expect![
                 "event 3: alloc 0x0 size 512: overlaps pending block 0x0+512 requested 512 stream 0x0 pool (0,0)"
             ],
         );
@@ -725,13 +732,13 @@ mod tests {
     fn a_block_lies_inside_one_segment() {
         check(
             "segment_alloc 0 2MiB; segment_alloc 2048 2MiB; alloc 2047 2048",
-            expect![
+            &expect![
                 "event 2: alloc 0x1ffc00 size 2048: not inside reserved memory; known: segment 0x0+2097152 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "alloc 0 1",
-            expect!["event 0: alloc 0x0 size 1: not inside reserved memory; known: nothing there"],
+            &expect!["event 0: alloc 0x0 size 1: not inside reserved memory; known: nothing there"],
         );
     }
 
@@ -739,7 +746,7 @@ mod tests {
     fn mapped_ranges_that_touch_are_one() {
         check(
             "segment_map 2048 2MiB; segment_map 0 2MiB; alloc 1024 2MiB; segment_unmap 3072 1MiB",
-            expect!["3.00 MiB reserved, 1 held"],
+            &expect!["3.00 MiB reserved, 1 held"],
         );
     }
 
@@ -747,7 +754,7 @@ mod tests {
     fn a_block_lies_in_memory_of_its_stream() {
         check(
             "segment_alloc 0 2MiB stream 7; alloc 0 1",
-            expect![
+            &expect![
                 "event 1: alloc 0x0 size 1: of another stream or pool: segment 0x0+2097152 stream 0x7 pool (0,0)"
             ],
         );
@@ -758,7 +765,7 @@ mod tests {
         let script = "segment_alloc 0 2MiB pool 1; alloc 0 1";
         check(
             script,
-            expect![
+            &expect![
                 "event 1: alloc 0x0 size 1: of another stream or pool: segment 0x0+2097152 stream 0x0 pool (0,1)"
             ],
         );
@@ -770,19 +777,19 @@ mod tests {
     fn a_free_names_a_live_block_and_its_size() {
         check(
             "segment_alloc 0 2MiB; alloc 0 1; free_requested 0 2",
-            expect![
+            &expect![
                 "event 2: free_requested 0x0 size 2: not such a block; known: live block 0x0+512 requested 1 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "segment_alloc 0 2MiB; alloc 0 1; free_requested 0 1; free_requested 0 1",
-            expect![
+            &expect![
                 "event 3: free_requested 0x0 size 1: not such a block; known: pending block 0x0+512 requested 1 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "segment_alloc 0 2MiB; alloc 0 1; free_completed 0 1",
-            expect![
+            &expect![
                 "event 2: free_completed 0x0 size 1: not such a block; known: live block 0x0+512 requested 1 stream 0x0 pool (0,0)"
             ],
         );
@@ -792,7 +799,7 @@ mod tests {
     fn segments_do_not_overlap() {
         check(
             "segment_alloc 2048 2MiB; segment_map 0 4MiB",
-            expect![
+            &expect![
                 "event 1: segment_map 0x0 size 4194304: overlaps segment 0x200000+2097152 stream 0x0 pool (0,0)"
             ],
         );
@@ -802,19 +809,19 @@ mod tests {
     fn a_segment_goes_back_whole_and_empty() {
         check(
             "segment_alloc 0 4MiB; segment_free 0 2MiB",
-            expect![
+            &expect![
                 "event 1: segment_free 0x0 size 2097152: not one whole segment; known: segment 0x0+4194304 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "segment_alloc 0 2MiB; alloc 1024 1; segment_free 0 2MiB",
-            expect![
+            &expect![
                 "event 2: segment_free 0x0 size 2097152: overlaps live block 0x100000+512 requested 1 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "segment_map 0 2MiB; segment_free 0 2MiB",
-            expect![
+            &expect![
                 "event 1: segment_free 0x0 size 2097152: not one whole segment; known: mapped range 0x0+2097152 stream 0x0 pool (0,0)"
             ],
         );
@@ -824,13 +831,13 @@ mod tests {
     fn unmapping_leaves_blocks_alone() {
         check(
             "segment_map 0 6MiB; alloc 3072 1; segment_unmap 2048 2MiB",
-            expect![
+            &expect![
                 "event 2: segment_unmap 0x200000 size 2097152: overlaps live block 0x300000+512 requested 1 stream 0x0 pool (0,0)"
             ],
         );
         check(
             "segment_map 0 6MiB; segment_unmap 2048 2MiB; alloc 1024 2MiB",
-            expect![
+            &expect![
                 "event 2: alloc 0x100000 size 2097152: not inside reserved memory; known: mapped range 0x0+2097152 stream 0x0 pool (0,0)"
             ],
         );
