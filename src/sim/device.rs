@@ -101,10 +101,12 @@ impl AddressSpace {
             top: base + half,
             holes: BTreeMap::new(),
             live: BTreeMap::new(),
+            // Zero is the one state that xorshift does not leave.
             random: seed
                 .wrapping_mul(seed_factor)
                 .wrapping_add(u64::from(config.index.0))
-                .wrapping_add(1),
+                .wrapping_add(1)
+                .max(1),
         }
     }
 
@@ -460,5 +462,14 @@ mod tests {
         device.refuse(&[1]);
         let got = [(); 3].map(|()| device.malloc(Bytes::mib(2)).is_some());
         assert_eq!(got, [true, false, true]);
+    }
+
+    #[test]
+    fn every_seed_gives_different_addresses() {
+        // The third one's product with the factor of `cudaMalloc`'s addresses is -1.
+        for seed in [0, 1, 0x0E21_7C1E_66C8_8CC3, u64::MAX] {
+            let mut device = device(AddressPolicy::Random { seed });
+            assert_ne!(device.malloc(Bytes::mib(2)), device.malloc(Bytes::mib(2)));
+        }
     }
 }
