@@ -1138,6 +1138,27 @@ fn the_judge_sees_every_event_that_is_missing_or_repeated() {
     });
 }
 
+#[test]
+fn emptying_one_pool_forgets_no_completion_in_another() {
+    let run = || {
+        let mut builder = TraceBuilder::new(DeviceIndex(0));
+        builder.control(Control::PoolCreate(POOLS[0]))?;
+        builder.control(Control::PoolRelease(POOLS[0]))?;
+        let a = builder.alloc(Bytes(512), StreamId(0), None)?;
+        builder.free(a, true)?;
+        builder.push(Op::FreeCompleted(a))?;
+        builder.control(Control::EmptyPool(POOLS[0]))?;
+        builder.alloc(Bytes(512), StreamId(0), None)?;
+        Ok::<Trace, TraceError>(builder.build())
+    };
+    let trace = run().unwrap();
+    let device = Device::new(DeviceConfig::new(DeviceIndex(0), Bytes::gib(1)));
+    let config = PyTorchConfig::new(Release::NEWEST);
+    let mut allocator = PyTorch::new(config, device, trace.streams(), trace.pools());
+    replay(&trace, &mut allocator, &mut (), OnOom::Stop, None);
+    assert_eq!(allocator.layout().bytes_in(BlockState::ActivePendingFree), Bytes::ZERO);
+}
+
 // ------------------------------------------------------------------------------------- structures
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
