@@ -492,7 +492,7 @@ fn control(rng: &mut impl Rng, stream: StreamId) -> Control {
         15 => Control::External(size(rng)),
         16 => Control::Total(Bytes(rng.random())),
         17 => [Control::ResetPeak, Control::ResetAccumulated].choose(rng).unwrap().clone(),
-        _ => Control::Snapshot,
+        _ => Control::Snapshot(rng.random::<bool>().then_some(pool)),
     }
 }
 

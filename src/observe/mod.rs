@@ -1,7 +1,17 @@
-//! Floor 3: watchers. They hear what an allocator does and know no model.
+//! Floor 3: the watchers. They see what an allocator tells of itself and never what it is made of.
+//!
+//! ```text
+//!  sim ──facts──► Observer        (this floor)
+//!                  ├─ Record      every event, as PyTorch's history
+//!                  ├─ DeviceStats every number of memory_stats()
+//!                  └─ Check       the judge: is what was told possible at all?
+//! ```
+
+pub mod check;
 
 mod record;
 mod stats;
 
+pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
 pub use record::Record;
 pub use stats::{Columns, DeviceStats, Stat};

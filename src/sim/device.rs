@@ -101,10 +101,12 @@ impl AddressSpace {
             top: base + half,
             holes: BTreeMap::new(),
             live: BTreeMap::new(),
+            // Zero is the one state that xorshift does not leave.
             random: seed
                 .wrapping_mul(seed_factor)
                 .wrapping_add(u64::from(config.index.0))
-                .wrapping_add(1),
+                .wrapping_add(1)
+                .max(1),
         }
     }
 
@@ -186,7 +188,8 @@ pub struct DeviceCalls {
     pub map_failed: u64,
     /// Ranges unmapped.
     pub unmap: u64,
-    /// `cuMemAddressReserve`.
+    /// `cuMemAddressReserve`. A recording does not hold it: its address is unknown until something
+    /// is mapped there, see [`Device::is_unknown`].
     pub reserve: u64,
 }
 
@@ -233,9 +236,13 @@ pub struct Device {
     /// Allocations to refuse, counted from the next one: for tests of the failure ladder.
     refuse: Vec<u64>,
     attempts: u64,
+    unknown_reserves: u64,
 }
 
 impl Device {
+    /// Above every address that a device has.
+    const UNKNOWN: Addr = Addr(1 << 62);
+
     /// An empty device.
     pub fn new(config: DeviceConfig) -> Self {
         let segments = AddressSpace::new(&config, config.base, 0x9E37_79B9_7F4A_7C15);
@@ -251,6 +258,7 @@ impl Device {
             calls: DeviceCalls::default(),
             refuse: Vec::new(),
             attempts: 0,
+            unknown_reserves: 0,
             config,
         }
     }
@@ -383,14 +391,26 @@ impl Device {
     /// `cuMemAddressReserve`.
     pub fn reserve(&mut self, size: Bytes) -> Addr {
         self.calls.reserve += 1;
-        let SegmentAddresses::Recorded { calls, done } = &self.source else {
+        if self.is_modelled() {
             return self.reserves.take(size);
-        };
-        match calls.get(*done) {
-            // A new reservation is mapped from its start, so the first map tells the address.
-            Some(RecordedCall::Map(span)) => span.start,
-            // Nothing could be mapped: the address stays unknown, and is one that nothing else has.
-            _ => self.reserves.take(size),
+        }
+        self.unknown_reserves += 1;
+        Addr(Self::UNKNOWN.0 + (self.unknown_reserves << 48))
+    }
+
+    /// Whether an address stands for a reservation that a recording has not shown yet.
+    pub fn is_unknown(addr: Addr) -> bool {
+        addr >= Self::UNKNOWN
+    }
+
+    /// What a recording says is mapped next, if anything is.
+    pub fn next_recorded_map(&self) -> Option<Span> {
+        match &self.source {
+            SegmentAddresses::Recorded { calls, done } => match calls.get(*done) {
+                Some(RecordedCall::Map(span)) => Some(*span),
+                _ => None,
+            },
+            SegmentAddresses::Modelled => None,
         }
     }
 
@@ -460,5 +480,14 @@ mod tests {
         device.refuse(&[1]);
         let got = [(); 3].map(|()| device.malloc(Bytes::mib(2)).is_some());
         assert_eq!(got, [true, false, true]);
+    }
+
+    #[test]
+    fn every_seed_gives_different_addresses() {
+        // The third one's product with the factor of `cudaMalloc`'s addresses is -1.
+        for seed in [0, 1, 0x0E21_7C1E_66C8_8CC3, u64::MAX] {
+            let mut device = device(AddressPolicy::Random { seed });
+            assert_ne!(device.malloc(Bytes::mib(2)), device.malloc(Bytes::mib(2)));
+        }
     }
 }

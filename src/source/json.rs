@@ -269,7 +269,7 @@ impl Reader {
             Line::Total { size } => Control::Total(size),
             Line::ResetPeak {} => Control::ResetPeak,
             Line::ResetAccumulated {} => Control::ResetAccumulated,
-            Line::Snapshot {} => Control::Snapshot,
+            Line::Snapshot { pool } => Control::Snapshot(pool),
             Line::Alloc { .. }
             | Line::Free { .. }
             | Line::Completed { .. }
@@ -432,6 +432,6 @@ fn control_line(control: &Control) -> io::Result<Line> {
         Control::Total(size) => Line::Total { size: *size },
         Control::ResetPeak => Line::ResetPeak {},
         Control::ResetAccumulated => Line::ResetAccumulated {},
-        Control::Snapshot => Line::Snapshot {},
+        Control::Snapshot(pool) => Line::Snapshot { pool: *pool },
     })
 }

@@ -202,7 +202,8 @@ impl<'a> Parser<'a> {
             "total" => Control::Total(c.size()?),
             "reset_peak" => Control::ResetPeak,
             "reset_accumulated" => Control::ResetAccumulated,
-            "snapshot" => Control::Snapshot,
+            "snapshot" if c.is_end() => Control::Snapshot(None),
+            "snapshot" => Control::Snapshot(Some(c.pool()?)),
             "alloc" => {
                 return Err(c.error(word, "an allocation needs a name, as in 'a = alloc 3MiB'"));
             }

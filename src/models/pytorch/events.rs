@@ -213,7 +213,6 @@ impl PyTorch {
         observer: &mut O,
     ) {
         observer.sync_all_streams();
-        self.recorded.done.clear();
         let mut pending = std::mem::take(&mut self.recorded.pending);
         let rank = &self.recorded.rank;
         pending.sort_by_key(|(id, _)| rank.get(id).copied().unwrap_or(usize::MAX));
@@ -224,6 +223,9 @@ impl PyTorch {
                 self.recorded.add(id, block);
             }
         }
+        // What is done in other pools is still to be seen by the next request.
+        let RecordedFrees { pending, done, .. } = &mut self.recorded;
+        done.retain(|id| pending.iter().any(|(left, _)| left == id));
         self.insert_deferred_events(observer);
         let mut slot = 0;
         while let Some((at, key)) = self.events.queues.key_from(slot) {

@@ -3,7 +3,7 @@
 use super::{AllocParams, PyTorch, pool::PoolIdx, rounding::SMALL_BUFFER, version::TieBreak};
 use crate::{
     base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, StreamId},
-    sim::{Block, Observer, Segment},
+    sim::{Block, Device, Observer, Segment},
 };
 
 /// Reserved address space of one stream in one pool.
@@ -12,6 +12,11 @@ pub(super) struct ExpandableSegment {
     span: Span,
     /// Memory comes and goes in multiples of this, counted from the start.
     granule: Bytes,
+    /// Where the memory that was ever mapped ends; the start, if none was.
+    mapped_end: Addr,
+    pool: PoolIdx,
+    stream: StreamId,
+    is_live: bool,
 }
 
 impl ExpandableSegment {
@@ -40,6 +45,9 @@ impl PyTorch {
         params: &AllocParams,
         observer: &mut O,
     ) -> Option<BlockId> {
+        if let Some(next) = self.device.next_recorded_map() {
+            self.settle_reserve(params, next);
+        }
         let mut candidate = self.find_expandable_block(params)?;
         let record = &self.blocks[candidate];
         if !record.mapped && !self.map_block(candidate, record.size.min(params.size), observer) {
@@ -82,11 +90,44 @@ impl PyTorch {
         self.new_expandable_segment(params)
     }
 
+    /// A recording maps memory where no segment is known: there lies one that was reserved when
+    /// nothing could be mapped, or a new one.
+    fn settle_reserve(&mut self, params: &AllocParams, next: Span) {
+        let knows = |segment: &ExpandableSegment| {
+            segment.is_live && segment.span.start <= next.start && next.start <= segment.mapped_end
+        };
+        if self.expandable.iter().any(knows) {
+            return;
+        }
+        let waits = |segment: &ExpandableSegment| {
+            segment.is_live
+                && Device::is_unknown(segment.span.start)
+                && (segment.pool, segment.stream) == (params.pool, params.stream)
+        };
+        let Some(at) = self.expandable.iter().position(waits) else { return };
+        let segment = &mut self.expandable[ExpandableId::from_index(at)];
+        let from = segment.span.start;
+        segment.span.start = next.start;
+        segment.mapped_end = next.start;
+        let unmapped = &mut self.pools[params.pool.index()].streams[params.stream].unmapped;
+        if let Some(block) = unmapped.remove(&from) {
+            unmapped.insert(next.start, block);
+            self.blocks[block].addr = next.start;
+        }
+    }
+
     fn new_expandable_segment(&mut self, params: &AllocParams) -> Option<BlockId> {
         let is_small = self.pools[params.pool.index()].is_small;
         let granule = if is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
         let size = self.reserve_size().round_up(granule);
-        let span = Span::new(self.device.reserve(size), size);
+        let mut span = Span::new(self.device.reserve(size), size);
+        if let Some(next) = self.device.next_recorded_map()
+            && !self.expandable.iter().any(|s| {
+                s.is_live && s.span.start <= next.start && next.start <= s.mapped_end
+            })
+        {
+            span.start = next.start;
+        }
         let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
         if self.rules.undoes_small_segments && size < params.size {
             self.device.release_reserve(span);
@@ -105,7 +146,14 @@ impl PyTorch {
         order: u32,
     ) -> BlockId {
         let segment = ExpandableId::from_index(self.expandable.len());
-        self.expandable.push(ExpandableSegment { span, granule });
+        self.expandable.push(ExpandableSegment {
+            span,
+            granule,
+            mapped_end: span.start,
+            pool,
+            stream,
+            is_live: true,
+        });
         let block = self.blocks.create(Block {
             addr: span.start,
             size: span.size,
@@ -126,6 +174,15 @@ impl PyTorch {
         block
     }
 
+    /// The memory under this block was mapped.
+    pub(super) fn note_mapped(&mut self, id: BlockId) {
+        let end = self.blocks[id].span().end();
+        if let Some(segment) = self.blocks[id].expandable {
+            let reached = &mut self.expandable[segment].mapped_end;
+            *reached = (*reached).max(end);
+        }
+    }
+
     /// Address space of a new segment: 9/8 of the device, or the configured reserve (2.15).
     pub(super) fn reserve_size(&self) -> Bytes {
         let total = self.device.total();
@@ -141,12 +198,13 @@ impl PyTorch {
     fn map_block<O: Observer>(&mut self, id: BlockId, size: Bytes, observer: &mut O) -> bool {
         let record = &self.blocks[id];
         let Some(segment) = record.expandable else { return false };
-        let (stream, pool) = (record.stream, PoolIdx(record.pool));
+        let pool = PoolIdx(record.pool);
         let mapped = self.expandable[segment].outer(Span::new(record.addr, size));
         if !self.device.map(mapped) {
             return false;
         }
-        let _ = stream;
+        let reached = &mut self.expandable[segment].mapped_end;
+        *reached = (*reached).max(mapped.end());
         self.pools[pool.index()].erase_unmapped(&self.blocks, id);
         self.blocks[id].mapped = true;
         if mapped.size < self.blocks[id].size {
@@ -215,11 +273,15 @@ impl PyTorch {
         let pool = usize::from(self.blocks[id].pool);
         self.pools[pool].erase_unmapped(&self.blocks, id);
         self.device.release_reserve(span);
+        if let Some(segment) = self.blocks[id].expandable {
+            self.expandable[segment].is_live = false;
+        }
         self.blocks.detach(id);
     }
 
     /// Address space reserved by each living segment: `getExpandableSegmentSizes`.
     pub fn expandable_segments(&self) -> impl Iterator<Item = (Addr, Bytes)> {
-        self.expandable.iter().map(|segment| (segment.span.start, segment.span.size))
+        let living = self.expandable.iter().filter(|segment| segment.is_live);
+        living.map(|segment| (segment.span.start, segment.span.size))
     }
 }

@@ -121,6 +121,7 @@ impl PyTorch {
             self.pools[list].insert_unmapped(&self.blocks, tail);
         }
         self.blocks[block].mapped = true;
+        self.note_mapped(block);
         (block, tail)
     }
 

@@ -167,7 +167,10 @@ pub(super) enum Line {
     },
     ResetPeak {},
     ResetAccumulated {},
-    Snapshot {},
+    Snapshot {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pool: Option<PoolId>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

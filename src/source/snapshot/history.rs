@@ -9,9 +9,9 @@
 //! empty   := free_completed* release*
 //! release := segment_free | segment_unmap
 //! ```
-//! What precedes an `alloc` may be its own or an `empty_cache` just before it. The stack tells: all
-//! entries of one operation share one. Without stacks, a release that is followed by new memory is
-//! the request's own retry, any other is an `empty_cache`.
+//! What precedes an `alloc` may be its own or an `empty_cache` just before it. A release that is not
+//! followed by new memory is an `empty_cache`'s, and so is one whose stack is not the request's: all
+//! entries of a request share its stack. What cannot be told apart leaves the same state.
 
 use std::ops::Range;
 
@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Malloc,
     /// Begins with a `free_requested`.
     Free,
+    /// The second half of a free, at the very beginning.
+    FreeTail,
     /// Only completions and releases.
     EmptyCache,
     /// One `snapshot`.
@@ -69,6 +71,11 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
                 at += 1;
                 Kind::Annotate
             }
+            // A full ring overwrites the oldest entry: this free has lost its request.
+            Action::FreeCompleted if at == 0 => {
+                at += 1;
+                Kind::FreeTail
+            }
             _ => {
                 let prefix =
                     |action: Action| action == Action::FreeCompleted || action.is_segment();
@@ -95,31 +102,33 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
 /// Where the request's own entries begin in a run that ends with it.
 fn own_entries(run: &[Entry]) -> usize {
     let Some((request, before)) = run.split_last() else { return 0 };
-    let last_release = before.iter().rposition(|entry| is_release(entry.action));
-    let Some(last_release) = last_release else { return 0 };
-    if let (Some(own), Some(theirs)) = (request.context, before[last_release].context) {
-        if own == theirs {
-            // Releases with another stack further up are an `empty_cache`'s.
-            let foreign = before
-                .iter()
-                .rposition(|e| is_release(e.action) && e.context.is_some_and(|c| c != own));
-            return foreign.map_or(0, |foreign| foreign + 1);
-        }
-        return last_release + 1;
-    }
+    let Some(last_release) = before.iter().rposition(|entry| is_release(entry.action)) else {
+        return 0;
+    };
+    // A request releases memory only to ask the device again.
     let gets_memory = request.action == Action::Oom
         || before[last_release..].iter().any(|entry| is_new_memory(entry.action));
-    if gets_memory { 0 } else { last_release + 1 }
+    if !gets_memory {
+        return last_release + 1;
+    }
+    // Releases under another stack are those of an `empty_cache` before it.
+    let is_foreign = |entry: &Entry| {
+        is_release(entry.action)
+            && matches!((entry.context, request.context), (Some(a), Some(b)) if a != b)
+    };
+    before.iter().rposition(is_foreign).map_or(0, |foreign| foreign + 1)
 }
 
-/// One `empty_cache`, or several where the stack changes between releases.
+/// One `empty_cache`; or several, where completions between releases show that it began anew. (The
+/// stacks tell nothing here: without its own, a release carries that of the segment.)
 fn push_empties(all: &mut Vec<Operation>, entries: &[Entry], range: Range<usize>) {
     let mut from = range.start;
     for at in range.clone() {
-        let next_release = entries[at + 1..range.end].iter().find(|e| is_release(e.action));
-        let changes = is_release(entries[at].action)
-            && next_release.is_some_and(|next| next.context != entries[at].context);
-        if changes || at + 1 == range.end {
+        let begins_anew = is_release(entries[at].action)
+            && entries[at + 1..range.end]
+                .first()
+                .is_some_and(|next| next.action == Action::FreeCompleted);
+        if begins_anew || at + 1 == range.end {
             all.push(Operation { kind: Kind::EmptyCache, entries: from..at + 1 });
             from = at + 1;
         }

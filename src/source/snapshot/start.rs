@@ -29,6 +29,8 @@ pub(super) struct StartLive {
     blocks: Vec<Live>,
     /// Blocks that are live by the history but not in the snapshot.
     pub is_behind: Vec<Addr>,
+    /// Addresses that requests were served with, and the entries, sorted.
+    served: Vec<(Addr, usize)>,
 }
 
 impl StartLive {
@@ -64,7 +66,9 @@ impl StartLive {
                                 format!("completes the free of {addr}, which nobody requested");
                             return Err((at, Misfit(message)));
                         }
-                        start.push(entry, at, true);
+                        // A ring that overwrote the request of this very free.
+                        let is_tail = at == 0;
+                        start.push(entry, at, !is_tail);
                     }
                 }
                 _ => {}
@@ -72,7 +76,22 @@ impl StartLive {
         }
         start.add_survivors(end, &live, &pending, &touched);
         start.blocks.sort_by_key(|block| block.addr);
+        let served = entries.iter().zip(0..).filter(|(entry, _)| entry.action == Action::Alloc);
+        start.served = served.map(|(entry, at)| (entry.addr, at)).collect();
+        start.served.sort_unstable();
         Ok(start)
+    }
+
+    /// Where a block ended that was freed later, if a request gives it away. While the block is live,
+    /// the free space between it and `limit` (the next block, or the segment's end) begins where it
+    /// ends, and a request takes the low end of a free block: so the first one that is served there
+    /// begins at the block's end.
+    pub(super) fn measured_end(&self, block: &Live, limit: Addr) -> Option<Addr> {
+        let freed_at = block.entry?;
+        let from = self.served.partition_point(|(addr, _)| *addr <= block.addr);
+        let behind = self.served[from..].iter().take_while(|(addr, _)| *addr < limit);
+        let first = behind.filter(|(_, at)| *at < freed_at).min_by_key(|(_, at)| *at);
+        first.map(|(addr, _)| *addr).filter(|end| *end >= block.addr + block.requested)
     }
 
     fn push(&mut self, entry: &Entry, at: usize, is_pending: bool) {

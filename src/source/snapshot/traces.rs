@@ -272,18 +272,15 @@ impl<'a> Lift<'a> {
         let mut segments = Vec::new();
         for (addr, mapped) in self.ranges.iter() {
             let inside = start_live.inside(Span::new(addr, mapped.size));
-            for live in inside {
-                if live.size.is_none() {
-                    guessed.push(addrs.len());
-                }
-                addrs.push((live.addr, live.is_pending));
-            }
-            segments.push(start_segment(addr, mapped, inside).map_err(|misfit| {
-                HistoryError::Inconsistent {
+            let first = addrs.len();
+            addrs.extend(inside.iter().map(|live| (live.addr, live.is_pending)));
+            let (segment, unsure) = start_segment(addr, mapped, inside, start_live)
+                .map_err(|misfit| HistoryError::Inconsistent {
                     place: format!("device_traces[{}]", self.index),
                     what: misfit.0,
-                }
-            })?);
+                })?;
+            guessed.extend(unsure.into_iter().map(|i| first + i));
+            segments.push(segment);
         }
         if let Some(stray) = start_live.first_outside(|span| self.ranges.around(span).is_some()) {
             let what = format!(
@@ -355,6 +352,16 @@ impl<'a> Lift<'a> {
                 }
                 self.begin_op();
                 self.builder.free(id, is_pending)?;
+            }
+            Kind::FreeTail => {
+                let Some(id) = self.live.remove(&first.addr) else { return Ok(()) };
+                self.begin_op();
+                self.builder.free(id, false)?;
+                let requested = Event { action: Action::FreeRequested, ..self.event(first) };
+                self.recorded.events.push(requested);
+                self.recorded.notes.push(
+                    "the first entry is the second half of a free: the ring was full, and what came before is lost".into(),
+                );
             }
             Kind::EmptyCache => {
                 self.completions(&range, false)?;
@@ -534,7 +541,14 @@ impl<'a> Lift<'a> {
 }
 
 /// One segment as it was at the start, from the blocks known to be live in it.
-fn start_segment(addr: Addr, mapped: &Mapped, live: &[Live]) -> Result<SegmentLayout, Misfit> {
+/// Also which of its live blocks have a size that is only computed.
+fn start_segment(
+    addr: Addr,
+    mapped: &Mapped,
+    live: &[Live],
+    all: &StartLive,
+) -> Result<(SegmentLayout, Vec<usize>), Misfit> {
+    let mut unsure = Vec::new();
     let end = Span::new(addr, mapped.size).end();
     let mut blocks = Vec::new();
     let mut next = addr;
@@ -549,7 +563,18 @@ fn start_segment(addr: Addr, mapped: &Mapped, live: &[Live]) -> Result<SegmentLa
         }
         let limit = live.get(i + 1).map_or(end, |above| above.addr);
         let room = limit - block.addr;
-        let size = block.size.unwrap_or_else(|| block.requested.max(Bytes(1)).round_up(Bytes(512)));
+        let measured = || all.measured_end(block, limit).map(|end| end - block.addr);
+        let size = block.size.or_else(measured).unwrap_or_else(|| {
+            let size = block.requested.max(Bytes(1)).round_up(Bytes(512));
+            let slack = room.saturating_sub(size);
+            // A large block keeps a remainder of at most 1 MiB, and no block there is smaller.
+            let keeps_rest = !mapped.facts.is_small && !mapped.facts.is_expandable;
+            if keeps_rest && slack <= Bytes::mib(1) {
+                return size.max(room);
+            }
+            unsure.push(i);
+            size
+        });
         if size > room {
             let message = format!("the block at {} does not fit below {limit}", block.addr);
             return Err(Misfit(message));
@@ -565,12 +590,13 @@ fn start_segment(addr: Addr, mapped: &Mapped, live: &[Live]) -> Result<SegmentLa
     if next < end {
         blocks.push(free(end - next));
     }
-    Ok(SegmentLayout {
+    let segment = SegmentLayout {
         addr,
         stream: mapped.facts.stream,
         pool: mapped.facts.pool.unwrap_or_default(),
         is_small: mapped.facts.is_small,
         is_expandable: mapped.facts.is_expandable,
         blocks,
-    })
+    };
+    Ok((segment, unsure))
 }

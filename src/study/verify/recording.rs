@@ -7,7 +7,7 @@ use super::{
 use crate::{
     base::{Bytes, RELEASES, Release},
     models::pytorch::conf::{AllocConf, ConfError},
-    trace::{RecordedSettings, Trace},
+    trace::{Action, Event, Recorded, RecordedSettings, Trace},
 };
 
 /// What the user knows of a recording.
@@ -56,7 +56,7 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
         };
         let Ok(conf) = conf else { continue };
         let terms = Terms { release, conf, capacity: options.capacity };
-        let run = lockstep::run(trace, recorded, &terms);
+        let run = with_capacity(trace, recorded, terms);
         let is_exact = run.verdict.is_exact();
         if best.as_ref().is_none_or(|best| is_exact || run.verdict.ops > best.verdict.ops) {
             best = Some(run);
@@ -68,6 +68,89 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
     let mut verdict = best.map(|run| run.verdict).unwrap_or_default();
     verdict.notes.extend(recorded.notes.iter().cloned());
     verdict
+}
+
+/// Without a capacity given, expandable segments count as reserved without bound. Where that shows
+/// (a segment was full), the capacities that the refusals allow are tried.
+fn with_capacity(trace: &Trace, recorded: &Recorded, terms: Terms) -> Run {
+    let mut best = lockstep::run(trace, recorded, &terms);
+    if best.verdict.is_exact() || terms.capacity.is_some() {
+        return best;
+    }
+    for capacity in capacities(recorded) {
+        let terms = Terms { capacity: Some(capacity), ..terms.clone() };
+        let mut run = lockstep::run(trace, recorded, &terms);
+        if run.verdict.ops < best.verdict.ops
+            || (run.verdict.ops == best.verdict.ops && !run.verdict.is_exact())
+        {
+            continue;
+        }
+        run.verdict.inferred.push(format!(
+            "the capacity of the device, which decides how much address space an expandable segment has: {capacity}"
+        ));
+        best = run;
+        if best.verdict.is_exact() {
+            break;
+        }
+    }
+    best
+}
+
+/// Capacities that agree with when the device refused; none where it never did, or where no segment
+/// is expandable.
+fn capacities(recorded: &Recorded) -> Vec<Bytes> {
+    let granule = Bytes::mib(20);
+    let (mut reserved, mut most, mut refused) = (recorded_start(recorded), Bytes::ZERO, None);
+    let mut is_expandable = false;
+    for window in recorded.first_event.windows(2) {
+        let events = &recorded.events[window[0] as usize..window[1] as usize];
+        let Some(last) = events.last() else { continue };
+        let releases = |event: &Event| {
+            matches!(event.action, Action::SegmentFree | Action::SegmentUnmap)
+        };
+        let asks = matches!(last.action, Action::Alloc | Action::Oom);
+        if asks && (last.action == Action::Oom || events.iter().any(releases)) {
+            let bound = reserved + last.size.round_up(granule);
+            refused = Some(refused.map_or(bound, |known: Bytes| known.min(bound)));
+        }
+        for event in events {
+            match event.action {
+                Action::SegmentAlloc => reserved += event.size,
+                Action::SegmentMap => {
+                    reserved += event.size;
+                    is_expandable = true;
+                }
+                Action::SegmentFree | Action::SegmentUnmap => {
+                    reserved = reserved.saturating_sub(event.size);
+                }
+                Action::Oom => {
+                    let shown = reserved + Bytes(event.addr.0);
+                    refused = Some(refused.map_or(shown, |known: Bytes| known.min(shown)));
+                }
+                _ => {}
+            }
+            most = most.max(reserved);
+        }
+    }
+    let Some(refused) = refused.filter(|_| is_expandable) else { return Vec::new() };
+    // From the largest that explains the refusals down to what was reserved; then above, where the
+    // context and other processes hold some of the device.
+    const STEPS: u64 = 48;
+    let span = refused.saturating_sub(most).0;
+    let below = (0..=STEPS).map(|i| Bytes(refused.0 - span * i / STEPS));
+    let above = (1..=32).map(|i| refused + Bytes::mib(64 * i));
+    below.chain(above).collect()
+}
+
+fn recorded_start(recorded: &Recorded) -> Bytes {
+    let change = |event: &Event| match event.action {
+        Action::SegmentAlloc | Action::SegmentMap => i128::from(event.size.0),
+        Action::SegmentFree | Action::SegmentUnmap => -i128::from(event.size.0),
+        _ => 0,
+    };
+    let change: i128 = recorded.events.iter().map(change).sum();
+    let start = i128::from(recorded.end.reserved().0) - change;
+    Bytes(u64::try_from(start).unwrap_or(0))
 }
 
 /// The newest release of each behaviour within the range.

@@ -264,6 +264,7 @@ fn control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
         Control::Total(size) => writeln!(f, "total {}", Size(*size)),
         Control::ResetPeak => writeln!(f, "reset_peak"),
         Control::ResetAccumulated => writeln!(f, "reset_accumulated"),
-        Control::Snapshot => writeln!(f, "snapshot"),
+        Control::Snapshot(None) => writeln!(f, "snapshot"),
+        Control::Snapshot(Some(id)) => pool(f, "snapshot", id),
     }
 }
