@@ -54,6 +54,8 @@ pub struct VanishedSegment {
     pub stream: StreamId,
     /// The operation that made it.
     pub made_by: OpIndex,
+    /// The operation that gave it back; the last one, of an expandable segment.
+    pub freed_by: OpIndex,
     /// The allocations that lay in it.
     pub allocs: Vec<OpIndex>,
 }
@@ -179,6 +181,29 @@ impl Trace {
         assert_eq!(active, self.start_ids.len(), "a start keeps its active blocks");
         self.start = start;
         self
+    }
+
+    /// A private pool for segments whose pool nothing names, with an id that PyTorch never gives.
+    /// `None` if there is no room for one.
+    pub fn stand_in_pool(&mut self) -> Option<PoolIndex> {
+        let id = PoolId(u64::MAX, u64::MAX);
+        let at = self.pools.iter().position(|pool| *pool == id).unwrap_or(self.pools.len());
+        let index = PoolIndex::from_index(at)?;
+        if at == self.pools.len() {
+            self.pools.push(id);
+        }
+        Some(index)
+    }
+
+    /// The same operations with one more before operation `at`, in the recording too.
+    pub fn insert_control(&mut self, at: OpIndex, control: Control) {
+        let id = ControlId(u32::try_from(self.controls.len()).unwrap_or(u32::MAX));
+        self.controls.push(control);
+        self.ops.insert(at.index(), Op::Control(id));
+        if let Some(recorded) = &mut self.recorded {
+            let first = recorded.first_event[at.index()];
+            recorded.first_event.insert(at.index(), first);
+        }
     }
 
     /// The same operations, with these requests served by another pool.

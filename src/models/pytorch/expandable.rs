@@ -122,9 +122,10 @@ impl PyTorch {
         let size = self.reserve_size().round_up(granule);
         let mut span = Span::new(self.device.reserve(size), size);
         if let Some(next) = self.device.next_recorded_map()
-            && !self.expandable.iter().any(|s| {
-                s.is_live && s.span.start <= next.start && next.start <= s.mapped_end
-            })
+            && !self
+                .expandable
+                .iter()
+                .any(|s| s.is_live && s.span.start <= next.start && next.start <= s.mapped_end)
         {
             span.start = next.start;
         }

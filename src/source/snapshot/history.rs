@@ -113,8 +113,7 @@ fn own_entries(run: &[Entry]) -> usize {
     }
     // Releases under another stack are those of an `empty_cache` before it.
     let is_foreign = |entry: &Entry| {
-        is_release(entry.action)
-            && matches!((entry.context, request.context), (Some(a), Some(b)) if a != b)
+        is_release(entry.action) && request.context.is_some() && entry.context != request.context
     };
     before.iter().rposition(is_foreign).map_or(0, |foreign| foreign + 1)
 }

@@ -191,6 +191,8 @@ impl<'a> Lift<'a> {
             self.operation(&operation)?;
         }
         self.recorded.first_event.push(self.events_so_far());
+        let chains = std::mem::take(&mut self.vanishing).into_values();
+        self.recorded.vanished.extend(chains.map(|chain| chain.segment));
         self.recorded.vanished.sort_by_key(|segment| segment.made_by);
         if !start_live.is_behind.is_empty() {
             self.recorded.notes.push(format!(
@@ -274,10 +276,12 @@ impl<'a> Lift<'a> {
             let inside = start_live.inside(Span::new(addr, mapped.size));
             let first = addrs.len();
             addrs.extend(inside.iter().map(|live| (live.addr, live.is_pending)));
-            let (segment, unsure) = start_segment(addr, mapped, inside, start_live)
-                .map_err(|misfit| HistoryError::Inconsistent {
-                    place: format!("device_traces[{}]", self.index),
-                    what: misfit.0,
+            let (segment, unsure) =
+                start_segment(addr, mapped, inside, start_live).map_err(|misfit| {
+                    HistoryError::Inconsistent {
+                        place: format!("device_traces[{}]", self.index),
+                        what: misfit.0,
+                    }
                 })?;
             guessed.extend(unsure.into_iter().map(|i| first + i));
             segments.push(segment);
@@ -334,6 +338,7 @@ impl<'a> Lift<'a> {
         let range = operation.entries.clone();
         let entries = self.entries;
         let first = &entries[range.start];
+        let mut op = self.builder.next_op();
         match operation.kind {
             Kind::Annotate => return Ok(()),
             Kind::Snapshot => {
@@ -366,6 +371,7 @@ impl<'a> Lift<'a> {
             Kind::EmptyCache => {
                 self.completions(&range, false)?;
                 self.pools_released_by(&range)?;
+                op = self.builder.next_op();
                 self.begin_op();
                 match self.only_pool_of(&range) {
                     Some(pool) => self.builder.control(Control::EmptyPool(pool))?,
@@ -375,10 +381,10 @@ impl<'a> Lift<'a> {
             Kind::Malloc => {
                 self.completions(&range, true)?;
                 self.pools_released_by(&range)?;
+                op = self.builder.next_op();
             }
         }
         // The memory follows the entries; a request is looked up in what there is after them.
-        let op = self.builder.next_op();
         for at in range.clone() {
             self.follow_memory(at, op)?;
         }
@@ -462,15 +468,20 @@ impl<'a> Lift<'a> {
                 self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, misfit))?;
                 if facts.pool.is_none() {
                     let stream = self.builder.stream_of(entry.stream)?;
-                    let segment = VanishedSegment { stream, made_by: op, allocs: Vec::new() };
+                    let segment =
+                        VanishedSegment { stream, made_by: op, freed_by: op, allocs: Vec::new() };
                     let key = self.chain_or_segment(entry.addr, facts.is_expandable);
                     self.vanishing.entry(key).or_insert(Vanishing { segment });
                 }
             }
             Action::SegmentFree | Action::SegmentUnmap => {
                 let facts = self.ranges.take(span).map_err(|misfit| self.misfit(at, misfit))?;
+                let key = self.chain_or_segment(entry.addr, facts.is_expandable);
+                if let Some(gone) = self.vanishing.get_mut(&key) {
+                    gone.segment.freed_by = op;
+                }
                 if !facts.is_expandable
-                    && let Some(gone) = self.vanishing.remove(&entry.addr)
+                    && let Some(gone) = self.vanishing.remove(&key)
                 {
                     self.recorded.vanished.push(gone.segment);
                 }

@@ -7,7 +7,7 @@ use crate::{
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
     observe::Record,
     sim::{Allocator, Device, DeviceConfig, RecordedCall, SegmentAddresses, StoppedBy, replay_op},
-    trace::{Action, BlockState, Event, Layout, Op, Recorded, Trace},
+    trace::{Action, BlockState, Control, Event, Layout, Op, Recorded, Trace},
 };
 
 /// Address space enough for every device: the capacity of a recording is unknown, and only the
@@ -28,8 +28,8 @@ pub(super) struct Run {
     pub verdict: Verdict,
     /// The operation that differs.
     pub stopped_at: Option<OpIndex>,
-    /// The first pair of events that differs there, recorded and modelled.
-    pub pair: (Option<Event>, Option<Event>),
+    /// Entries of the history before the first difference.
+    pub equal_events: usize,
 }
 
 /// What the driver did during one operation.
@@ -45,8 +45,15 @@ fn calls(events: &[Event]) -> Vec<RecordedCall> {
     events.iter().filter_map(call).collect()
 }
 
-/// Compares a recording with the model, up to the first difference.
-pub(super) fn run(trace: &Trace, recorded: &Recorded, terms: &Terms) -> Run {
+/// Compares a recording with the model, up to the first difference. `releases` are pools that their
+/// owners let go before an operation, in order; the history does not tell.
+pub(super) fn run(
+    trace: &Trace,
+    recorded: &Recorded,
+    terms: &Terms,
+    releases: &[(OpIndex, PoolId)],
+) -> Run {
+    let mut releases = releases;
     let mut verdict = Verdict { release: terms.release, ..Verdict::default() };
     verdict.expect(&recorded.events);
     let total = terms.capacity.unwrap_or(UNKNOWN_CAPACITY);
@@ -59,6 +66,12 @@ pub(super) fn run(trace: &Trace, recorded: &Recorded, terms: &Terms) -> Run {
     for (i, op) in trace.ops().iter().enumerate() {
         let at = OpIndex::from_index(i);
         let expected = recorded.events_of(at);
+        while let Some(((_, pool), rest)) = releases.split_first().filter(|((op, _), _)| *op <= at)
+        {
+            // A pool that was never made cannot be let go; the comparison will tell.
+            let _ = model.control(&Control::PoolRelease(*pool), &mut record);
+            releases = rest;
+        }
         model.device_mut().follow(SegmentAddresses::Recorded { calls: calls(expected), done: 0 });
         record.events.clear();
         let failure = replay_op(trace, op, &mut model, &mut record);
@@ -81,7 +94,7 @@ pub(super) fn run(trace: &Trace, recorded: &Recorded, terms: &Terms) -> Run {
                 around: around(&model, op, recorded_event, modelled_event),
                 likely: if model.is_damaged() { DAMAGED.into() } else { String::new() },
             });
-            return Run { verdict, stopped_at: Some(at), pair: (recorded_event, modelled_event) };
+            return Run { verdict, stopped_at: Some(at), equal_events: first };
         }
         verdict.confirm(expected);
     }
@@ -98,7 +111,7 @@ pub(super) fn run(trace: &Trace, recorded: &Recorded, terms: &Terms) -> Run {
             likely: String::new(),
         });
     }
-    Run { verdict, stopped_at: None, pair: (None, None) }
+    Run { verdict, stopped_at: None, equal_events: recorded.events.len() }
 }
 
 /// The first pair that differs, with its position.

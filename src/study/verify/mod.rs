@@ -6,6 +6,7 @@
 
 mod case;
 mod lockstep;
+mod pools;
 mod recording;
 mod verdict;
 

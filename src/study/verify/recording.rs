@@ -3,6 +3,7 @@
 use super::{
     Verdict,
     lockstep::{self, Run, Terms},
+    pools,
 };
 use crate::{
     base::{Bytes, RELEASES, Release},
@@ -56,9 +57,9 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
         };
         let Ok(conf) = conf else { continue };
         let terms = Terms { release, conf, capacity: options.capacity };
-        let run = with_capacity(trace, recorded, terms);
+        let run = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
         let is_exact = run.verdict.is_exact();
-        if best.as_ref().is_none_or(|best| is_exact || run.verdict.ops > best.verdict.ops) {
+        if best.as_ref().is_none_or(|best| is_exact || run.equal_events > best.equal_events) {
             best = Some(run);
         }
         if is_exact {
@@ -70,30 +71,49 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
     verdict
 }
 
+/// Where pools are unknown and that shows, they are inferred.
+fn with_pools(trace: &Trace, recorded: &Recorded, (terms, run): (Terms, Run)) -> Run {
+    let equal = run.equal_events;
+    if run.verdict.is_exact() || recorded.vanished.is_empty() {
+        return run;
+    }
+    let first = lockstep::run(trace, recorded, &terms, &[]);
+    match pools::resolve(trace, recorded, &terms, first) {
+        Some(mut resolved) if resolved.run.equal_events >= equal => {
+            resolved.run.verdict.inferred.push(format!(
+                "the private pool of {} segments that were gone when the snapshot was taken",
+                resolved.moved
+            ));
+            resolved.run
+        }
+        _ => run,
+    }
+}
+
 /// Without a capacity given, expandable segments count as reserved without bound. Where that shows
 /// (a segment was full), the capacities that the refusals allow are tried.
-fn with_capacity(trace: &Trace, recorded: &Recorded, terms: Terms) -> Run {
-    let mut best = lockstep::run(trace, recorded, &terms);
+fn with_capacity(trace: &Trace, recorded: &Recorded, terms: Terms) -> (Terms, Run) {
+    let mut best = lockstep::run(trace, recorded, &terms, &[]);
     if best.verdict.is_exact() || terms.capacity.is_some() {
-        return best;
+        return (terms, best);
     }
+    let mut best_terms = terms.clone();
     for capacity in capacities(recorded) {
         let terms = Terms { capacity: Some(capacity), ..terms.clone() };
-        let mut run = lockstep::run(trace, recorded, &terms);
-        if run.verdict.ops < best.verdict.ops
-            || (run.verdict.ops == best.verdict.ops && !run.verdict.is_exact())
-        {
+        let mut run = lockstep::run(trace, recorded, &terms, &[]);
+        if run.equal_events <= best.equal_events && !run.verdict.is_exact() {
             continue;
         }
         run.verdict.inferred.push(format!(
             "the capacity of the device, which decides how much address space an expandable segment has: {capacity}"
         ));
         best = run;
+        best_terms = terms;
         if best.verdict.is_exact() {
             break;
         }
     }
-    best
+    (best_terms, best)
 }
 
 /// Capacities that agree with when the device refused; none where it never did, or where no segment
@@ -105,9 +125,8 @@ fn capacities(recorded: &Recorded) -> Vec<Bytes> {
     for window in recorded.first_event.windows(2) {
         let events = &recorded.events[window[0] as usize..window[1] as usize];
         let Some(last) = events.last() else { continue };
-        let releases = |event: &Event| {
-            matches!(event.action, Action::SegmentFree | Action::SegmentUnmap)
-        };
+        let releases =
+            |event: &Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
         let asks = matches!(last.action, Action::Alloc | Action::Oom);
         if asks && (last.action == Action::Oom || events.iter().any(releases)) {
             let bound = reserved + last.size.round_up(granule);
