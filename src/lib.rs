@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 pub mod base;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod models;
 pub mod observe;
+pub mod report;
 pub mod sim;
 pub mod source;
 pub mod study;

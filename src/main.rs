@@ -1,2 +1,7 @@
-//! The `fragsim` program.
-fn main() {}
+//! The `fragsim` program: see `fragsim --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fragsim::cli::main()
+}

@@ -3,15 +3,18 @@
 //! ```text
 //!  sim ──facts──► Observer        (this floor)
 //!                  ├─ Record      every event, as PyTorch's history
+//!                  ├─ Peak        the worst moments
 //!                  ├─ DeviceStats every number of memory_stats()
 //!                  └─ Check       the judge: is what was told possible at all?
 //! ```
 
 pub mod check;
 
+mod peak;
 mod record;
 mod stats;
 
 pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
+pub use peak::{Moment, Peak};
 pub use record::Record;
 pub use stats::{Columns, DeviceStats, Stat};

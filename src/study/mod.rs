@@ -1,3 +1,4 @@
 //! Floor 4: questions asked of replays.
 
 pub mod verify;
+pub mod whatif;

@@ -87,6 +87,15 @@ pub fn read(reader: impl BufRead) -> Result<Snapshot, SnapshotError> {
     parse(reader, false)
 }
 
+/// Reads one snapshot like [`read`], and goes on to the end of the input, so that a damaged
+/// compressed file is found out by its checksum.
+///
+/// # Errors
+/// As [`read`], and when the input cannot be unpacked.
+pub fn read_to_end(reader: impl BufRead) -> Result<Snapshot, SnapshotError> {
+    parse(reader, true)
+}
+
 /// Reads the snapshot in a file (or standard input, for `-`), packed or not.
 ///
 /// Unlike [`read`] it goes on to the end of the file, so that a damaged compressed file is found

@@ -5,13 +5,14 @@
 //! when pending frees completed. Every decision is the model's own, and is compared.
 
 mod case;
+mod likely;
 mod lockstep;
 mod pools;
 mod recording;
 mod verdict;
 
 pub use case::verify_case;
-pub use recording::{VerifyOptions, recorded_conf, verify_trace};
+pub use recording::{VerifyOptions, recorded_conf, resolved, verify_trace};
 pub use verdict::{Difference, LayoutVerdict, Tally, Verdict};
 
 use serde_json::{Value, json};

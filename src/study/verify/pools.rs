@@ -8,7 +8,7 @@
 
 use super::lockstep::{self, Run, Terms};
 use crate::{
-    base::{Id, OpIndex, PoolId},
+    base::{OpIndex, PoolId},
     trace::{Op, PoolIndex, Recorded, Trace},
 };
 

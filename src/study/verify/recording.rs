@@ -1,14 +1,14 @@
 //! [`verify_trace`]: finds the terms under which a recording is exact, or says where it is not.
 
 use super::{
-    Verdict,
+    Verdict, likely,
     lockstep::{self, Run, Terms},
     pools,
 };
 use crate::{
-    base::{Bytes, RELEASES, Release},
+    base::{Bytes, OpIndex, PoolId, RELEASES, Release},
     models::pytorch::conf::{AllocConf, ConfError},
-    trace::{Action, Event, Recorded, RecordedSettings, Trace},
+    trace::{Action, Control, Event, Recorded, RecordedSettings, Trace},
 };
 
 /// What the user knows of a recording.
@@ -43,50 +43,104 @@ pub fn recorded_conf(
 
 /// Runs a recording through the model in lock-step. Without a release given, every behaviour that
 /// the file's format allows is tried, the newest first.
+///
+/// # Complexity
+/// A few steps an operation for each release, capacity and pool that has to be tried; most
+/// recordings need one of each.
 pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
-    let Some(recorded) = trace.recorded() else { return Verdict::default() };
+    find_terms(trace, options).map(|found| found.run.verdict).unwrap_or_default()
+}
+
+/// A recording with what was inferred about it put in: pools of segments that vanished, and when
+/// those pools were let go. And what was inferred, in words.
+///
+/// # Complexity
+/// As [`verify_trace`].
+pub fn resolved(trace: &Trace, options: &VerifyOptions) -> (Trace, Vec<String>) {
+    let needs = trace.recorded().is_some_and(|recorded| !recorded.vanished.is_empty());
+    if needs
+        && let Some(found) = find_terms(trace, options)
+        && let Some((mut resolved, releases)) = found.resolved
+    {
+        for (op, pool) in releases.into_iter().rev() {
+            resolved.insert_control(op, Control::PoolRelease(pool));
+        }
+        return (resolved, found.run.verdict.inferred);
+    }
+    (trace.clone(), Vec::new())
+}
+
+/// The terms that explain most of a recording.
+struct Found {
+    terms: Terms,
+    run: Run,
+    resolved: Option<(Trace, Vec<(OpIndex, PoolId)>)>,
+}
+
+fn find_terms(trace: &Trace, options: &VerifyOptions) -> Option<Found> {
+    let recorded = trace.recorded()?;
     let candidates: Vec<Release> = match options.release {
         Some(release) => vec![release],
         None => candidates(recorded.releases),
     };
-    let mut best: Option<Run> = None;
-    for release in candidates {
+    let mut best = best_of(trace, recorded, options, &candidates)?;
+    best.run.verdict.notes.extend(recorded.notes.iter().cloned());
+    if let Some(difference) = &mut best.run.verdict.difference
+        && difference.likely.is_empty()
+    {
+        let others: Vec<Release> =
+            RELEASES.into_iter().rev().filter(|r| !candidates.contains(r)).collect();
+        let exact_on = options.release.and_then(|_| {
+            let other = best_of(trace, recorded, options, &others)?;
+            other.run.verdict.is_exact().then_some(other.terms.release)
+        });
+        difference.likely = likely::cause(trace, recorded, &best.terms, exact_on);
+    }
+    Some(best)
+}
+
+fn best_of(
+    trace: &Trace,
+    recorded: &Recorded,
+    options: &VerifyOptions,
+    candidates: &[Release],
+) -> Option<Found> {
+    let mut best: Option<Found> = None;
+    for &release in candidates {
         let conf = match &options.conf {
             Some(text) => AllocConf::from_string(release, text).map(|(conf, _)| conf),
             None => recorded_conf(release, recorded.settings.as_ref()),
         };
         let Ok(conf) = conf else { continue };
         let terms = Terms { release, conf, capacity: options.capacity };
-        let run = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
-        let is_exact = run.verdict.is_exact();
-        if best.as_ref().is_none_or(|best| is_exact || run.equal_events > best.equal_events) {
-            best = Some(run);
+        let found = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
+        let is_exact = found.run.verdict.is_exact();
+        let is_better = |best: &Found| found.run.equal_events > best.run.equal_events;
+        if is_exact || best.as_ref().is_none_or(is_better) {
+            best = Some(found);
         }
         if is_exact {
             break;
         }
     }
-    let mut verdict = best.map(|run| run.verdict).unwrap_or_default();
-    verdict.notes.extend(recorded.notes.iter().cloned());
-    verdict
+    best
 }
 
 /// Where pools are unknown and that shows, they are inferred.
-fn with_pools(trace: &Trace, recorded: &Recorded, (terms, run): (Terms, Run)) -> Run {
-    let equal = run.equal_events;
+fn with_pools(trace: &Trace, recorded: &Recorded, (terms, run): (Terms, Run)) -> Found {
     if run.verdict.is_exact() || recorded.vanished.is_empty() {
-        return run;
+        return Found { terms, run, resolved: None };
     }
     let first = lockstep::run(trace, recorded, &terms, &[]);
     match pools::resolve(trace, recorded, &terms, first) {
-        Some(mut resolved) if resolved.run.equal_events >= equal => {
-            resolved.run.verdict.inferred.push(format!(
+        Some(mut found) if found.run.equal_events >= run.equal_events => {
+            found.run.verdict.inferred.push(format!(
                 "the private pool of {} segments that were gone when the snapshot was taken",
-                resolved.moved
+                found.moved
             ));
-            resolved.run
+            Found { terms, run: found.run, resolved: Some((found.trace, found.releases)) }
         }
-        _ => run,
+        _ => Found { terms, run, resolved: None },
     }
 }
 

@@ -119,4 +119,28 @@ impl Verdict {
             last_requested = (event.action == Action::FreeRequested).then_some(event.addr);
         }
     }
+
+    /// The certificate of a file with several devices: all must be exact.
+    #[must_use]
+    pub fn join(mut self, other: Self) -> Self {
+        let add = |a: &mut Tally, b: Tally| {
+            a.equal += b.equal;
+            a.total += b.total;
+        };
+        self.ops += other.ops;
+        add(&mut self.addresses, other.addresses);
+        add(&mut self.segment_allocs, other.segment_allocs);
+        add(&mut self.segment_frees, other.segment_frees);
+        add(&mut self.segment_maps, other.segment_maps);
+        add(&mut self.segment_unmaps, other.segment_unmaps);
+        add(&mut self.pending_frees, other.pending_frees);
+        add(&mut self.ooms, other.ooms);
+        if other.layout != LayoutVerdict::Identical {
+            self.layout = other.layout;
+        }
+        self.inferred.extend(other.inferred);
+        self.notes.extend(other.notes);
+        self.difference = self.difference.or(other.difference);
+        self
+    }
 }

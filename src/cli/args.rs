@@ -1,0 +1,195 @@
+//! What is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
+
+use crate::base::{Bytes, Release};
+
+/// An exact model of PyTorch's CUDA caching allocator.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    long_about = "An exact model of PyTorch's CUDA caching allocator. It re-decides every decision of a recorded \
+                  run, address by address, and replays the run under other settings, another capacity or another \
+                  release of PyTorch (2.1 to 2.15).",
+    after_help = "Record a run:\n  \
+                  torch.cuda.memory._record_memory_history()\n  \
+                  ...\n  \
+                  torch.cuda.memory._dump_snapshot(\"run.pickle\")\n\n\
+                  Then:\n  \
+                  fragsim inspect run.pickle\n  \
+                  fragsim verify run.pickle\n  \
+                  fragsim replay run.pickle --capacity 24GiB --conf expandable_segments:True\n\n\
+                  Exit status: 0 all well, 1 it differs or runs out of memory, 2 unusable input."
+)]
+pub(super) struct Cli {
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub color: ColorChoice,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Verify(VerifyArgs),
+    Replay(ReplayArgs),
+    Inspect(InspectArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Re-decide a recorded run and compare every decision with what PyTorch did
+///
+/// Only outside facts are taken from the recording: what was asked and freed, when, on which stream
+/// and pool; the addresses that the driver gave; when it refused; when empty_cache ran and pending
+/// frees completed. Everything else the model decides, and every decision is compared.
+///
+/// Takes snapshots of torch.cuda.memory._snapshot() (pickle, .gz, .zst) and golden cases (.jsonl).
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    fragsim verify run.pickle\n  \
+    fragsim verify ranks/*.pickle.gz --format json\n  \
+    zstd -dc run.pickle.zst | fragsim verify -\n\n\
+    Exit status: 0 all exact, 1 some differ, 2 unreadable input.")]
+pub(super) struct VerifyArgs {
+    /// Recordings; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The release of PyTorch that made them; otherwise the one whose rules fit is found
+    #[arg(long, value_name = "RELEASE")]
+    pub torch: Option<Release>,
+    /// The settings (PYTORCH_CUDA_ALLOC_CONF); otherwise those that the recording reports
+    #[arg(long, value_name = "STRING")]
+    pub conf: Option<String>,
+    /// Capacity of the device, such as 80GiB; needed where a memory fraction or garbage collection
+    /// was in force
+    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    pub capacity: Option<Bytes>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+    /// Only the files that are not exact, and the count
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Replay a run under other settings, another capacity or another release
+///
+/// Prints peaks, the worst fragmentation, retries and device calls; and if it dies, PyTorch's own
+/// message and where. Requests that failed in the recording are asked again at their place, to say
+/// whether they would be served, but do not become part of the replay.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    fragsim replay run.pickle --capacity 24GiB\n  \
+    fragsim replay run.pickle --capacity 24GiB --conf expandable_segments:True\n  \
+    fragsim replay run.pickle --torch 2.6 --format json\n  \
+    fragsim replay steps.fragsim --summary --at 120\n  \
+    fragsim replay run.pickle --events - | head\n\n\
+    Sizes: 512, 20MiB, 1.5GiB, 80G (binary units).\n\
+    Exit status: 0 all was served, 1 something failed, 2 unusable input.")]
+pub(super) struct ReplayArgs {
+    /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
+    #[arg(long, value_name = "STRING")]
+    pub conf: Option<String>,
+    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    pub capacity: Option<Bytes>,
+    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
+    #[arg(long, value_name = "RELEASE")]
+    pub torch: Option<Release>,
+    /// Which device of the trace; otherwise the first that has operations
+    #[arg(long, value_name = "N")]
+    pub device: Option<u8>,
+    /// What to do when a request fails
+    #[arg(long, value_enum, default_value = "stop")]
+    pub on_oom: OnOomArg,
+    /// Memory that the CUDA context takes
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub context: Bytes,
+    /// Memory that other processes hold
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub external: Bytes,
+    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
+    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = addresses)]
+    pub addresses: crate::sim::AddressPolicy,
+    /// As under PYTORCH_NO_CUDA_MEMORY_CACHING=1
+    #[arg(long)]
+    pub no_caching: bool,
+    /// Print the table of torch.cuda.memory_summary()
+    #[arg(long)]
+    pub summary: bool,
+    /// Stop before this operation of the trace, counted from 0
+    #[arg(long, value_name = "OPERATION")]
+    pub at: Option<u32>,
+    /// Write every event as a JSON line; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Replay this often and report the time of each (with --format json)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub repeat: u32,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+/// Say what is in a recording
+///
+/// The releases that can have written it, devices, settings, streams, pools, live and cached bytes,
+/// how much of the history is there, and what is odd about it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    fragsim inspect run.pickle\n  \
+    fragsim inspect run.pickle.zst --format json")]
+pub(super) struct InspectArgs {
+    /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnOomArg {
+    /// As the program would.
+    Stop,
+    /// Leave the request out and go on.
+    Skip,
+}
+
+fn capacity(text: &str) -> Result<Bytes, String> {
+    let capacity: Bytes = text.parse().map_err(|error| format!("{error}"))?;
+    if capacity == Bytes::ZERO {
+        return Err("a device has some memory: give its capacity, such as 24GiB".into());
+    }
+    if capacity > Bytes(1 << 60) {
+        return Err("no device has more than 1 EiB".into());
+    }
+    Ok(capacity)
+}
+
+fn addresses(text: &str) -> Result<crate::sim::AddressPolicy, String> {
+    use crate::sim::AddressPolicy::{Falling, FirstFit, Random, Rising};
+    match text {
+        "rising" => Ok(Rising),
+        "falling" => Ok(Falling),
+        "first-fit" => Ok(FirstFit),
+        other => match other.strip_prefix("random:").map(str::parse) {
+            Some(Ok(seed)) => Ok(Random { seed }),
+            _ => Err("write rising, falling, first-fit or random:SEED".into()),
+        },
+    }
+}

@@ -1,0 +1,61 @@
+//! Floor 6: the command line. The only place that prints, and the only one that knows clap and anyhow.
+//!
+//! Exit status: 0 done and all well, 1 the answer is "differs" or "out of memory", 2 the input or the
+//! command line is unusable. A closed pipe is no error.
+
+mod args;
+mod inspect;
+mod load;
+mod output;
+mod replay;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::{
+    args::{Cli, Command},
+    output::Output,
+};
+
+/// What a verb came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// All well.
+    Yes,
+    /// It differs, it dies.
+    No,
+    /// Some of the input is unusable; it was said which.
+    Unusable,
+}
+
+/// Runs the program on the arguments of the process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints either where it belongs.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut output = Output::stdout(cli.color);
+    let answer = match &cli.command {
+        Command::Verify(args) => verify::run(args, &mut output),
+        Command::Replay(args) => replay::run(args, &mut output),
+        Command::Inspect(args) => inspect::run(args, &mut output),
+    };
+    let answer = answer.and_then(|answer| output.flush().map(|()| answer));
+    match answer {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Ok(Answer::Unusable) => ExitCode::from(2),
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(cli.color, &format!("{error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `fragsim verify`.
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+
+use super::{
+    Answer,
+    args::{Format, VerifyArgs},
+    load::{self, Input},
+    output::Output,
+};
+use crate::{
+    report::{
+        to_json,
+        verify::{FileDocument, VerifyDocument, file_text, summary_text},
+    },
+    study::verify::{Verdict, VerifyOptions, verify_case, verify_trace},
+};
+
+pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answer> {
+    check_conf(args)?;
+    let bar = progress(args.files.len());
+    let file = |path: &std::path::PathBuf| {
+        let document = verify_file(path, args);
+        bar.inc(1);
+        document
+    };
+    let files: Vec<FileDocument> = args.files.par_iter().map(file).collect();
+    bar.finish_and_clear();
+    let document = VerifyDocument { files };
+    match args.format {
+        Format::Json => output.line(&to_json(&document))?,
+        Format::Text => {
+            for file in document.files.iter().filter(|file| !args.quiet || !file.exact) {
+                output.write(&file_text(file))?;
+            }
+            if document.files.len() > 1 || args.quiet {
+                output.line(&summary_text(&document))?;
+            }
+        }
+    }
+    Ok(if document.files.iter().any(|file| file.error.is_some()) {
+        Answer::Unusable
+    } else if document.files.iter().all(|file| file.exact) {
+        Answer::Yes
+    } else {
+        Answer::No
+    })
+}
+
+/// Settings that are typed must be ones that the release takes, before anything is compared.
+fn check_conf(args: &VerifyArgs) -> anyhow::Result<()> {
+    use crate::models::pytorch::conf::AllocConf;
+    if let Some(conf) = &args.conf {
+        AllocConf::from_string(args.torch.unwrap_or_default(), conf)?;
+    }
+    Ok(())
+}
+
+fn verify_file(path: &Path, args: &VerifyArgs) -> FileDocument {
+    let name = path.display().to_string();
+    match verdict(path, args) {
+        Ok(verdict) => FileDocument::new(name, &verdict),
+        Err(error) => FileDocument::unreadable(name, format!("{error:#}")),
+    }
+}
+
+fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
+    match load::open(path)? {
+        Input::Case(case) => Ok(verify_case(&case)),
+        Input::Trace(_) => anyhow::bail!(
+            "a trace says what was asked, not what an allocator did: there is nothing to compare; use fragsim replay"
+        ),
+        Input::Snapshot(snapshot) => {
+            let options = VerifyOptions {
+                release: args.torch,
+                conf: args.conf.clone(),
+                capacity: args.capacity,
+            };
+            let traces = snapshot.histories()?;
+            let verdicts = traces.iter().map(|trace| verify_trace(trace, &options));
+            let mut verdict = verdicts.reduce(Verdict::join).unwrap_or_default();
+            verdict.notes.extend(snapshot.warnings.iter().cloned());
+            Ok(verdict)
+        }
+    }
+}
+
+/// A bar on standard error, where somebody sees it and there is something to wait for.
+fn progress(files: usize) -> ProgressBar {
+    if files < 2 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(files as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,11 @@
+//! Floor 5: doors out. Prints values, computes nothing.
+
+pub mod events;
+pub mod inspect;
+pub mod replay;
+pub mod summary;
+pub mod verify;
+
+mod json;
+
+pub use json::to_json;
