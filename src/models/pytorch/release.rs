@@ -82,25 +82,23 @@ impl PyTorch {
             return Ok(false);
         }
         let wanted = params.size.max(oversize);
-        let index =
-            |this: &Self| this.pools[params.pool.index()].streams[params.stream].free.clone();
-        let free = index(self);
         let skips_expandable = !self.rules.asserts_on_expandable_release;
-        if let Some((_, found)) = free.lower_bound(wanted)
+        let (pool, stream) = (params.pool.index(), params.stream);
+        let free = &self.pools[pool].streams[stream].free;
+        let found = free.lower_bound(wanted);
+        if let Some((_, found)) = found
             && !(skips_expandable && self.blocks[found].expandable.is_some())
         {
             self.release_block(found, observer)?;
             return Ok(true);
         }
         let mut released = Bytes::ZERO;
-        let mut next = free
-            .lower_bound(wanted)
-            .map_or_else(|| free.before(None), |(key, _)| free.before(Some(key)));
+        let mut next = free.before(found.map(|(key, _)| key));
         while released < wanted
             && let Some((key, id)) = next
             && key.size >= oversize
         {
-            next = free.before(Some(key));
+            next = self.pools[pool].streams[stream].free.before(Some(key));
             if !(skips_expandable && self.blocks[id].expandable.is_some()) {
                 released += key.size;
                 self.release_block(id, observer)?;
