@@ -5,7 +5,7 @@
 
 use std::io::BufRead;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use crate::{
@@ -88,7 +88,7 @@ enum RawEvent {
     Plain(String, u64, u64, u64),
     Pool(String, u64, u64, u64, (u64, u64)),
     Device(String, u64, u64, u64, (u64, u64), u8),
-    Meta(String, u64, u64, u64, (u64, u64), u8, String),
+    Meta(String, u64, u64, u64, (u64, u64), u8, IgnoredAny),
 }
 
 #[derive(Deserialize)]
