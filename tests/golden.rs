@@ -4,6 +4,12 @@
 //! short ones of the other releases; the rest is compared where it is at hand. `FRAGSIM_FRESH` names
 //! a folder of cases made by `tests/oracle/fresh.py`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it covers"
+)]
+
 mod common;
 
 use std::{
