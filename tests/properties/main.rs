@@ -14,14 +14,17 @@ use std::{
 };
 
 use fragsim::{
-    base::{Bytes, DeviceIndex, OpIndex, RELEASES, Release, StreamId},
+    base::{Addr, Bytes, DeviceIndex, OpIndex, PoolId, RELEASES, Release, StreamHandle, StreamId},
     models::pytorch::{PyTorch, PyTorchConfig},
     observe::Check,
     sim::{
         AddressPolicy, AllocError, Allocated, Allocator, Device, DeviceConfig, Failed,
         FreeCompleted, FreeRequested, Observer, OnOom, Segment, replay,
     },
-    trace::{Action, BlockState, Control, Event, Layout, Op, Trace, TraceBuilder, TraceError},
+    trace::{
+        Action, BlockLayout, BlockState, Control, Event, Layout, MAX_PRIVATE_POOLS, Op,
+        SegmentLayout, Trace, TraceBuilder, TraceError,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -368,4 +371,39 @@ fn emptying_one_pool_forgets_no_completion_in_another() {
     let mut allocator = PyTorch::new(config, device, trace.streams(), trace.pools());
     replay(&trace, &mut allocator, &mut (), OnOom::Stop, None);
     assert_eq!(allocator.layout().bytes_in(BlockState::ActivePendingFree), Bytes::ZERO);
+}
+
+/// PyTorch has no limit here, the model has: it says so and goes on.
+#[test]
+fn more_private_pools_than_can_be_numbered_are_refused() {
+    let count = MAX_PRIVATE_POOLS as u64;
+    let mut builder = TraceBuilder::new(DeviceIndex(0));
+    for pool in 1..=count + 1 {
+        builder.control(Control::PoolCreate(PoolId(0, pool))).unwrap();
+    }
+    builder.control(Control::PoolBegin(PoolId(0, count), None)).unwrap();
+    builder.alloc(Bytes(512), StreamId(0), None).unwrap();
+    let trace = builder.build();
+    let device = Device::new(DeviceConfig::new(DeviceIndex(0), Bytes::gib(1)));
+    let config = PyTorchConfig::new(Release::NEWEST);
+    let mut allocator = PyTorch::new(config, device, trace.streams(), trace.pools());
+    let outcome = replay(&trace, &mut allocator, &mut (), OnOom::Skip, None);
+    assert_eq!(outcome.failures, 1);
+    assert_eq!(outcome.first_failure.unwrap().op, OpIndex(u32::try_from(count).unwrap()));
+    assert_eq!(allocator.layout().segments[0].pool, PoolId(0, count));
+
+    let segment = |pool| SegmentLayout {
+        addr: Addr(pool << 21),
+        stream: StreamHandle(0),
+        pool: PoolId(0, pool),
+        is_small: true,
+        is_expandable: false,
+        blocks: vec![BlockLayout {
+            size: Bytes::mib(2),
+            requested: Bytes::ZERO,
+            state: BlockState::Inactive,
+        }],
+    };
+    let start = Layout { segments: (1..=count + 1).map(segment).collect() };
+    assert!(TraceBuilder::new(DeviceIndex(0)).start(start).is_err());
 }
