@@ -4,8 +4,8 @@
 //! cargo bench                          everything
 //! cargo bench -- replay/unwatched   one kind alone
 //! ```
-//! The inputs are recordings that ship in `traces/recorded`; throughput is in operations, and in
-//! bytes of the file where one is read.
+//! The inputs are recordings that ship in `traces/recorded`; throughput is in operations,
+//! or in bytes of the packed file and entries of the history where one is read.
 
 use std::{hint::black_box, path::Path, time::Duration};
 
@@ -94,6 +94,7 @@ fn bench_load(criterion: &mut Criterion) {
             bencher.iter(|| snapshot::load(&path).expect("it was read before"));
         });
         let snapshot = snapshot::load(&path).expect("the recording ships");
+        group.throughput(Throughput::Elements(snapshot.entries() as u64));
         group.bench_function(BenchmarkId::new("histories", name), |bencher| {
             bencher.iter(|| snapshot.histories().expect("it holds a history"));
         });
