@@ -75,19 +75,27 @@ struct AddressSpace {
     policy: AddressPolicy,
     granularity: Bytes,
     base: Addr,
+    /// What rising and falling addresses stay within.
+    region: Span,
+    /// Where they go on when the region is used up, again and again.
+    spare: Span,
     /// Next rising address.
     next: Addr,
     /// Lowest falling address.
     top: Addr,
     /// Free ranges below `next` (first fit).
     holes: BTreeMap<Addr, Bytes>,
-    /// Ranges in use (random).
-    live: BTreeMap<Addr, Bytes>,
+    /// Disjoint ranges that are kept clear of: what was there at the start, and what is in use
+    /// (random).
+    taken: BTreeMap<Addr, Bytes>,
     random: u64,
 }
 
 impl AddressSpace {
-    fn new(config: &DeviceConfig, base: Addr, seed_factor: u64) -> Self {
+    /// Where random addresses are looked for in vain so often, they rise.
+    const MAX_TRIES: u32 = 1000;
+
+    fn new(config: &DeviceConfig, base: Addr, region: Span, spare: Span, seed_factor: u64) -> Self {
         let seed = match config.addresses {
             AddressPolicy::Random { seed } => seed,
             _ => 0,
@@ -97,10 +105,12 @@ impl AddressSpace {
             policy: config.addresses,
             granularity: config.granularity,
             base,
+            region,
+            spare,
             next: base,
             top: base + half,
             holes: BTreeMap::new(),
-            live: BTreeMap::new(),
+            taken: BTreeMap::new(),
             // Zero is the one state that xorshift does not leave.
             random: seed
                 .wrapping_mul(seed_factor)
@@ -114,10 +124,7 @@ impl AddressSpace {
         let size = size.round_up(self.granularity);
         match self.policy {
             AddressPolicy::Rising => self.rising(size),
-            AddressPolicy::Falling => {
-                self.top = Addr(self.top.0 - size.0);
-                self.top
-            }
+            AddressPolicy::Falling => self.falling(size),
             AddressPolicy::FirstFit => {
                 let hole = self.holes.iter().find(|(_, hole)| **hole >= size);
                 let Some((&addr, &hole)) = hole else { return self.rising(size) };
@@ -127,27 +134,87 @@ impl AddressSpace {
                 }
                 addr
             }
-            AddressPolicy::Random { .. } => loop {
-                // xorshift64
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 7;
-                self.random ^= self.random << 17;
-                let slots = DeviceConfig::STRIDE.0 / 2 / self.granularity.0;
-                let addr = self.base + Bytes(self.random % slots * self.granularity.0);
-                let span = Span::new(addr, size);
-                let below = self.live.range(..span.end()).next_back();
-                if below.is_none_or(|(&start, &size)| !Span::new(start, size).overlaps(span)) {
-                    self.live.insert(addr, size);
-                    return addr;
-                }
-            },
+            AddressPolicy::Random { .. } => {
+                let addr = self.anywhere(size).unwrap_or_else(|| self.rising(size));
+                self.taken.insert(addr, size);
+                addr
+            }
         }
     }
 
+    fn anywhere(&mut self, size: Bytes) -> Option<Addr> {
+        (0..Self::MAX_TRIES).find_map(|_| {
+            // xorshift64
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            let slots = DeviceConfig::STRIDE.0 / 2 / self.granularity.0;
+            let addr = self.base + Bytes(self.random % slots * self.granularity.0);
+            self.taken_in(Span::new(addr, size)).is_none().then_some(addr)
+        })
+    }
+
     fn rising(&mut self, size: Bytes) -> Addr {
-        let addr = self.next;
-        self.next = addr + size;
-        addr
+        loop {
+            let addr = self.next;
+            if size > self.region.end() - addr {
+                self.leave_region(size);
+                continue;
+            }
+            self.next = addr + size;
+            match self.taken_in(Span::new(addr, size)) {
+                None => return addr,
+                Some(taken) => self.next = self.rounded_up(taken.end()),
+            }
+        }
+    }
+
+    fn falling(&mut self, size: Bytes) -> Addr {
+        loop {
+            if self.top < self.region.start || size > self.top - self.region.start {
+                self.leave_region(size);
+                continue;
+            }
+            let addr = Addr(self.top.0 - size.0);
+            self.top = addr;
+            match self.taken_in(Span::new(addr, size)) {
+                None => return addr,
+                Some(taken) => {
+                    self.top = Addr(taken.start.0 / self.granularity.0 * self.granularity.0);
+                }
+            }
+        }
+    }
+
+    /// Goes on in the spare region, from its beginning. By the time that is used up, too, what lay
+    /// there was given back.
+    fn leave_region(&mut self, size: Bytes) {
+        assert!(size <= self.spare.size, "no device is as large as the address space");
+        self.region = self.spare;
+        (self.next, self.top) = (self.spare.start, self.spare.end());
+    }
+
+    fn rounded_up(&self, addr: Addr) -> Addr {
+        Addr(Bytes(addr.0).round_up(self.granularity).0)
+    }
+
+    /// The highest range to keep clear of that overlaps `span`.
+    fn taken_in(&self, span: Span) -> Option<Span> {
+        let below = self.taken.range(..span.end()).next_back();
+        let below = below.map(|(start, size)| Span::new(*start, *size));
+        below.filter(|taken| taken.overlaps(span))
+    }
+
+    /// Keeps clear of `span`.
+    fn adopt(&mut self, span: Span) {
+        let mut all = span;
+        while let Some(known) = self.taken_in(all) {
+            self.taken.remove(&known.start);
+            let end = all.end().max(known.end());
+            all.start = all.start.min(known.start);
+            all.size = end - all.start;
+        }
+        self.taken.insert(all.start, all.size);
     }
 
     fn give(&mut self, addr: Addr, size: Bytes) {
@@ -155,7 +222,7 @@ impl AddressSpace {
         match self.policy {
             AddressPolicy::Rising | AddressPolicy::Falling => {}
             AddressPolicy::Random { .. } => {
-                self.live.remove(&addr);
+                self.taken.remove(&addr);
             }
             AddressPolicy::FirstFit => {
                 let mut hole = Span::new(addr, size);
@@ -240,13 +307,14 @@ pub struct Device {
 }
 
 impl Device {
+    /// No single range is larger.
+    pub const ADDRESS_SPACE: Bytes = Bytes(1 << 60);
     /// Above every address that a device has.
     const UNKNOWN: Addr = Addr(1 << 62);
 
     /// An empty device.
     pub fn new(config: DeviceConfig) -> Self {
-        let segments = AddressSpace::new(&config, config.base, 0x9E37_79B9_7F4A_7C15);
-        let reserves = AddressSpace::new(&config, config.reserve_base, 0xD1B5_4A32_D192_ED03);
+        let (segments, reserves) = Self::address_spaces(&config);
         Self {
             used: Bytes::ZERO,
             total: config.total,
@@ -261,6 +329,35 @@ impl Device {
             unknown_reserves: 0,
             config,
         }
+    }
+
+    /// Those of `cudaMalloc` and `cuMemAddressReserve`. They never meet: the higher one rises and the
+    /// lower one falls without bound, and they turn to regions of their own before they reach each
+    /// other.
+    fn address_spaces(config: &DeviceConfig) -> (AddressSpace, AddressSpace) {
+        const SEGMENTS_SPARE: u64 = 1 << 60;
+        const RESERVES_SPARE: u64 = 1 << 61;
+        let between = |from: u64, to: u64| Span::new(Addr(from), Bytes(to - from));
+        let (base, reserve_base) = (config.base.0, config.reserve_base.0);
+        let half = DeviceConfig::STRIDE.0 / 2;
+        let (segments, reserves) = if reserve_base < base {
+            (between(reserve_base + half, SEGMENTS_SPARE), between(config.granularity.0, base))
+        } else {
+            let all = |base: u64| between(config.granularity.0.min(base), SEGMENTS_SPARE);
+            (all(base), all(reserve_base))
+        };
+        let spare = between(SEGMENTS_SPARE, RESERVES_SPARE);
+        let reserves_spare = between(RESERVES_SPARE, Self::UNKNOWN.0);
+        (
+            AddressSpace::new(config, config.base, segments, spare, 0x9E37_79B9_7F4A_7C15),
+            AddressSpace::new(
+                config,
+                config.reserve_base,
+                reserves,
+                reserves_spare,
+                0xD1B5_4A32_D192_ED03,
+            ),
+        )
     }
 
     /// As new.
@@ -325,7 +422,7 @@ impl Device {
     fn charge(&mut self, size: Bytes) -> bool {
         let attempt = self.attempts;
         self.attempts += 1;
-        if size > self.free_bytes() || self.refuse.contains(&attempt) {
+        if size > self.free_bytes().min(Self::ADDRESS_SPACE) || self.refuse.contains(&attempt) {
             return false;
         }
         self.used += size;
@@ -385,6 +482,17 @@ impl Device {
         self.used += span.size.round_up(self.config.granularity);
         if !is_mapped_range {
             self.charged.insert(span.start, span.size.round_up(self.config.granularity));
+            self.keep_clear_of(span);
+        }
+    }
+
+    /// Address space that was there before the first operation is not given again.
+    pub fn keep_clear_of(&mut self, span: Span) {
+        let size = span.size.round_up(self.config.granularity);
+        let size = size.min(Bytes(Self::UNKNOWN.0).saturating_sub(Bytes(span.start.0)));
+        if size > Bytes::ZERO {
+            self.segments.adopt(Span::new(span.start, size));
+            self.reserves.adopt(Span::new(span.start, size));
         }
     }
 
@@ -480,6 +588,29 @@ mod tests {
         device.refuse(&[1]);
         let got = [(); 3].map(|()| device.malloc(Bytes::mib(2)).is_some());
         assert_eq!(got, [true, false, true]);
+    }
+
+    #[test]
+    fn address_space_that_is_used_up_goes_on_elsewhere() {
+        let policies = [AddressPolicy::Rising, AddressPolicy::Falling];
+        for policy in policies.into_iter().chain([AddressPolicy::Random { seed: 1 }]) {
+            let mut device = device(policy);
+            let size = Bytes::gib(90);
+            let mut spans: Vec<Span> =
+                (0..2000).map(|_| Span::new(device.reserve(size), size)).collect();
+            spans.push(Span::new(device.malloc(Bytes::mib(2)).unwrap(), Bytes::mib(2)));
+            spans.sort_by_key(|span| span.start);
+            assert!(spans.windows(2).all(|pair| pair[0].end() <= pair[1].start), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_at_the_start_is_kept_clear_of() {
+        let first = DeviceConfig::new(DeviceIndex(0), Bytes::ZERO).base;
+        let there = Span::new(first, Bytes::mib(4));
+        let mut device = device(AddressPolicy::Rising);
+        device.adopt(there, false);
+        assert_eq!(device.malloc(Bytes::mib(2)), Some(there.end()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::io::BufRead;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use crate::{
@@ -88,7 +88,7 @@ enum RawEvent {
     Plain(String, u64, u64, u64),
     Pool(String, u64, u64, u64, (u64, u64)),
     Device(String, u64, u64, u64, (u64, u64), u8),
-    Meta(String, u64, u64, u64, (u64, u64), u8, String),
+    Meta(String, u64, u64, u64, (u64, u64), u8, IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -195,10 +195,7 @@ fn event_mode(text: &str, line: u64) -> Result<EventMode, GoldenError> {
 /// Streams that the first line does not list (those of a second device) get the handle that the
 /// first event on them shows.
 fn name_streams(step: &CaseStep, streams: &mut Vec<Stream>) {
-    let used = match step.asked {
-        Asked::Alloc(_, _, stream) | Asked::RecordStream(_, stream) => stream,
-        _ => return,
-    };
+    let (Asked::Alloc(_, _, used) | Asked::RecordStream(_, used)) = step.asked else { return };
     while streams.len() <= usize::from(used.0) {
         let mut stream = Stream::numbered(StreamId::from_index(streams.len()));
         if let (Asked::Alloc(..), Some((_, event))) = (&step.asked, step.events.last()) {

@@ -1,11 +1,16 @@
 //! [`TraceBuilder`]: the only way to a [`Trace`]. Numbers allocations densely and refuses the impossible.
 
+use std::collections::BTreeSet;
+
 use super::{AllocOp, Control, ControlId, FreeOp, Layout, Op, PoolIndex, Recorded, Stream, Trace};
 use crate::base::{AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, StreamHandle, StreamId};
 
 /// The largest request that a trace may hold: 1 EiB less one byte. PyTorch refuses more before it
 /// looks at anything.
 pub(crate) const MAX_REQUEST: Bytes = Bytes((1 << 62) - 1);
+
+/// Private pools that a model can number, and so the most that a start may hold.
+pub const MAX_PRIVATE_POOLS: usize = (1 << 15) - 1;
 
 /// Why operations do not make a trace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +113,13 @@ impl TraceBuilder {
     /// What was there at the start. Returns the ids of its active blocks, in order.
     ///
     /// # Errors
-    /// When there are too many blocks to number.
+    /// When there are too many blocks or private pools to number.
     pub fn start(&mut self, layout: Layout) -> Result<&[AllocId], TraceError> {
+        let pools: BTreeSet<PoolId> = layout.segments.iter().map(|s| s.pool).collect();
+        if pools.into_iter().filter(|pool| pool.is_private()).count() > MAX_PRIVATE_POOLS {
+            let limit = MAX_PRIVATE_POOLS as u64;
+            return Err(TraceError::TooMany { what: "private pools at the start", limit });
+        }
         let active = layout.segments.iter().flat_map(|s| &s.blocks);
         let active = active.filter(|b| b.state != super::BlockState::Inactive).count();
         for _ in 0..active {

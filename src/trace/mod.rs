@@ -17,7 +17,7 @@ mod op;
 mod recording;
 pub mod script;
 
-pub use builder::{TraceBuilder, TraceError};
+pub use builder::{MAX_PRIVATE_POOLS, TraceBuilder, TraceError};
 pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
 pub use event::{Action, Event};
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};

@@ -186,7 +186,8 @@ impl PyTorch {
 
     /// Address space of a new segment: 9/8 of the device, or the configured reserve (2.15).
     pub(super) fn reserve_size(&self) -> Bytes {
-        let total = self.device.total();
+        // No device has more than there is address space for.
+        let total = self.device.total().min(Device::ADDRESS_SPACE);
         let whole = total + Bytes(total.0 / 8);
         self.configured_reserve().map_or(whole, |reserve| reserve.min(whole))
     }

@@ -62,7 +62,7 @@ impl PyTorch {
         let size =
             round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
         let pool = match op.pool {
-            Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer),
+            Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer)?,
             None => self.get_pool(size, op.stream),
         };
         let params = AllocParams {

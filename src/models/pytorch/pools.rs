@@ -11,6 +11,7 @@ use super::{
 use crate::{
     base::{BlockId, Bytes, Id, PoolId, StreamId, Table},
     sim::{AllocError, FlatHash, FlatKey, Observer},
+    trace::MAX_PRIVATE_POOLS,
 };
 
 /// A private pool that was ever made; its slot is not used again.
@@ -156,20 +157,27 @@ impl PyTorch {
         id: PoolId,
         size: Bytes,
         observer: &mut O,
-    ) -> PoolIdx {
+    ) -> Result<PoolIdx, AllocError> {
         let private = match self.private.get(id) {
             Some(private) => private,
-            None => self.make_pool(id, observer),
+            None => self.make_pool(id, observer)?,
         };
         let (large, small) = PrivatePools::halves(private);
-        if size <= SMALL_SIZE { small } else { large }
+        Ok(if size <= SMALL_SIZE { small } else { large })
     }
 
-    pub(super) fn make_pool<O: Observer>(&mut self, id: PoolId, observer: &mut O) -> PrivateIdx {
-        let private = PrivateIdx(
-            u16::try_from(self.private.all.len())
-                .expect("traces hold fewer than 2^15 private pools"),
-        );
+    // Deviates: PyTorch has no such limit; here blocks hold the number of their pool in 16 bits.
+    pub(super) fn make_pool<O: Observer>(
+        &mut self,
+        id: PoolId,
+        observer: &mut O,
+    ) -> Result<PrivateIdx, AllocError> {
+        let count = self.private.all.len();
+        let private = u16::try_from(count).ok().filter(|_| count < MAX_PRIVATE_POOLS);
+        let Some(private) = private.map(PrivateIdx) else {
+            let text = format!("the model numbers at most {MAX_PRIVATE_POOLS} private pools");
+            return Err(AllocError::Failed(text));
+        };
         let is_no_split = self.private.no_split.contains(&id);
         self.private.all.push(PrivatePool { id, use_count: 1, malloc_count: 0, is_no_split });
         self.private.by_id.insert(id, private);
@@ -177,7 +185,7 @@ impl PyTorch {
         self.pools.push(BlockPool::new(false, Some(private), streams));
         self.pools.push(BlockPool::new(true, Some(private), streams));
         observer.pool_created(id);
-        private
+        Ok(private)
     }
 
     /// `createOrIncrefPool`.
@@ -186,7 +194,7 @@ impl PyTorch {
         id: PoolId,
         observer: &mut O,
     ) -> Result<PrivateIdx, AllocError> {
-        let Some(private) = self.private.get(id) else { return Ok(self.make_pool(id, observer)) };
+        let Some(private) = self.private.get(id) else { return self.make_pool(id, observer) };
         if self.private.all[private].use_count <= 0 {
             return Err(assertion("it->second->use_count > 0"));
         }

@@ -47,7 +47,9 @@ impl PyTorch {
         let (large, small) = if segment.pool.is_private() {
             let private = match self.private.get(segment.pool) {
                 Some(private) => private,
-                None => self.make_pool(segment.pool, observer),
+                None => self
+                    .make_pool(segment.pool, observer)
+                    .expect("a trace's start has no more private pools than can be numbered"),
             };
             self.private.count_malloc(Some(private), 1);
             PrivatePools::halves(private)
@@ -105,6 +107,7 @@ impl PyTorch {
             let reserve =
                 Span::new(span.start, self.reserve_size().round_up(granule).max(span.size));
             let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
+            self.device.keep_clear_of(reserve);
             self.add_expandable_segment(reserve, granule, pool, stream, order)
         });
         let list = usize::from(pool.0);

@@ -49,6 +49,7 @@ pub use self::{
         SegmentType, Settings, Snapshot, Stage,
     },
     text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},
+    traces::HistoryError,
 };
 use super::input::{self, InputError};
 

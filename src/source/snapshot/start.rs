@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{Addr, Bytes, Span},
-    trace::Layout,
+    trace::{Layout, SegmentLayout},
 };
 
 /// A block that was live before the first entry.
@@ -59,17 +59,15 @@ impl StartLive {
                     }
                     pending.insert(addr);
                 }
-                Action::FreeCompleted => {
-                    if !pending.remove(&addr) {
-                        if !touched.insert(addr) {
-                            let message =
-                                format!("completes the free of {addr}, which nobody requested");
-                            return Err((at, Misfit(message)));
-                        }
-                        // A ring that overwrote the request of this very free.
-                        let is_tail = at == 0;
-                        start.push(entry, at, !is_tail);
+                Action::FreeCompleted if !pending.remove(&addr) => {
+                    if !touched.insert(addr) {
+                        let message =
+                            format!("completes the free of {addr}, which nobody requested");
+                        return Err((at, Misfit(message)));
                     }
+                    // A ring that overwrote the request of this very free.
+                    let is_tail = at == 0;
+                    start.push(entry, at, !is_tail);
                 }
                 _ => {}
             }
@@ -112,7 +110,7 @@ impl StartLive {
         touched: &FxHashSet<Addr>,
     ) {
         let mut shown: FxHashMap<Addr, BlockState> = FxHashMap::default();
-        for (addr, block) in end.segments.iter().flat_map(|segment| segment.blocks_at()) {
+        for (addr, block) in end.segments.iter().flat_map(SegmentLayout::blocks_at) {
             if block.state == BlockState::Inactive {
                 continue;
             }

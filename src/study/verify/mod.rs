@@ -22,8 +22,9 @@ use crate::{
     models::pytorch::conf::{AllocConf, ConfError},
 };
 
-/// Why nothing can be said after the real allocator has damaged its own state.
-pub(crate) const DAMAGED: &str = "the real allocator gave the lower part of a segment to cudaFree before this point, because max_split_size was lowered at run time: its records point to freed objects, what it does then is undefined";
+/// [`Difference::likely`] where nothing can be said any more, because the real allocator has damaged
+/// its own state.
+pub const DAMAGED: &str = "the real allocator gave the lower part of a segment to cudaFree before this point, because max_split_size was lowered at run time: its records point to freed objects, what it does then is undefined";
 
 /// The settings that the environment of a recording makes.
 pub(crate) fn conf_of(

@@ -16,6 +16,7 @@ use crate::{
 const MAX_RUNS: usize = 600;
 
 /// A recording with pools for its vanished segments.
+#[allow(dead_code, reason = "what a replay of such a recording starts from")]
 pub(super) struct Resolved {
     pub trace: Trace,
     /// When the owners of a pool must have let it go, for its memory to be given back.
