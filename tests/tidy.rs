@@ -21,7 +21,7 @@ const FLOORS: [(&str, &[&str]); 10] = [
     ("models", &["base", "trace", "sim"]),
     ("observe", &["base", "trace", "sim"]),
     ("study", &["base", "trace", "sim", "models", "observe"]),
-    ("report", &["base", "trace", "observe", "study"]),
+    ("report", &["base", "trace", "sim", "observe", "study"]),
     (
         "cli",
         &["base", "trace", "source", "sim", "workload", "models", "observe", "study", "report"],

@@ -8,26 +8,26 @@ const LINEAR: u64 = 4096;
 const LINEAR_LOG: u32 = LINEAR.ilog2();
 /// Bins of an octave above.
 const MANTISSA_LOG: u32 = 8;
-/// The last octave of 64-bit sizes in units of 512.
+/// Octaves of 64-bit sizes above that, in units of 512.
 const OCTAVES: usize = (64 - 9 - LINEAR_LOG) as usize;
 const COUNT: usize = LINEAR as usize + (OCTAVES << MANTISSA_LOG);
-const WORDS: usize = COUNT.div_ceil(64);
-const SUMMARY: usize = WORDS.div_ceil(64);
+const CHUNKS: usize = COUNT.div_ceil(64);
+const SUMMARY: usize = CHUNKS.div_ceil(64);
 
-/// The bins. Lists come to be when something is first put into a bin, and stay.
+/// Sixty-four neighbouring bins.
 #[derive(Clone, Debug)]
-pub(super) struct Bins {
-    /// One bit a bin; as many words as the highest bin that was ever used needs.
-    words: Vec<u64>,
-    /// One bit a word.
-    summary: [u64; SUMMARY],
-    lists: Vec<Vec<Entry>>,
+struct Chunk {
+    /// Bit `i`: bin `i` holds something.
+    bits: u64,
+    lists: [Vec<Entry>; 64],
 }
 
-impl Default for Bins {
-    fn default() -> Self {
-        Self { words: Vec::new(), summary: [0; SUMMARY], lists: Vec::new() }
-    }
+/// The bins. Chunks come to be when something is first put into one of their bins, and stay.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bins {
+    chunks: Vec<Option<Box<Chunk>>>,
+    /// One bit a chunk: whether any of its bins holds something.
+    summary: [u64; SUMMARY],
 }
 
 impl Bins {
@@ -45,38 +45,41 @@ impl Bins {
         usize::try_from(number).unwrap_or(COUNT - 1)
     }
 
+    #[inline]
+    fn chunk(&self, number: usize) -> Option<&Chunk> {
+        self.chunks.get(number / 64)?.as_deref()
+    }
+
     /// What a bin holds, in order.
     #[inline]
     pub(super) fn get(&self, number: usize) -> &[Entry] {
-        self.lists.get(number).map_or(&[], Vec::as_slice)
+        self.chunk(number).map_or(&[], |chunk| &chunk.lists[number % 64])
     }
 
     /// A bin to put something into.
     #[inline]
     pub(super) fn open(&mut self, number: usize) -> &mut Vec<Entry> {
-        if number >= self.lists.len() {
-            self.grow(number);
+        let at = number / 64;
+        if at >= self.chunks.len() {
+            self.chunks.resize_with(at + 1, || None);
         }
-        self.words[number / 64] |= 1 << (number % 64);
-        self.summary[number / 4096] |= 1 << (number / 64 % 64);
-        &mut self.lists[number]
-    }
-
-    #[cold]
-    fn grow(&mut self, number: usize) {
-        let count = (number + 1).next_multiple_of(1024).min(COUNT);
-        self.lists.resize_with(count, Vec::new);
-        self.words.resize(count.div_ceil(64), 0);
+        self.summary[at / 64] |= 1 << (at % 64);
+        let chunk = self.chunks[at]
+            .get_or_insert_with(|| Box::new(Chunk { bits: 0, lists: [const { Vec::new() }; 64] }));
+        chunk.bits |= 1 << (number % 64);
+        &mut chunk.lists[number % 64]
     }
 
     /// Notes if a bin that was opened holds nothing.
     #[inline]
     pub(super) fn close(&mut self, number: usize) {
-        if self.lists[number].is_empty() {
-            let word = &mut self.words[number / 64];
-            *word &= !(1 << (number % 64));
-            if *word == 0 {
-                self.summary[number / 4096] &= !(1 << (number / 64 % 64));
+        let at = number / 64;
+        if let Some(Some(chunk)) = self.chunks.get_mut(at)
+            && chunk.lists[number % 64].is_empty()
+        {
+            chunk.bits &= !(1 << (number % 64));
+            if chunk.bits == 0 {
+                self.summary[at / 64] &= !(1 << (at % 64));
             }
         }
     }
@@ -84,34 +87,33 @@ impl Bins {
     /// The first bin from `number` on that holds something.
     #[inline]
     pub(super) fn next(&self, number: usize) -> Option<usize> {
-        let word = number / 64;
-        let rest = self.words.get(word)? & (u64::MAX << (number % 64));
+        let at = number / 64;
+        let rest = self.chunk(number).map_or(0, |chunk| chunk.bits & (u64::MAX << (number % 64)));
         if rest != 0 {
-            return Some(word * 64 + rest.trailing_zeros() as usize);
+            return Some(at * 64 + rest.trailing_zeros() as usize);
         }
-        let word = next_bit(&self.summary, word + 1)?;
-        Some(word * 64 + self.words[word].trailing_zeros() as usize)
+        let at = next_bit(&self.summary, at + 1)?;
+        let chunk = self.chunks.get(at)?.as_ref()?;
+        Some(at * 64 + chunk.bits.trailing_zeros() as usize)
     }
 
     /// The last bin below `number` that holds something.
     #[inline]
     pub(super) fn last_below(&self, number: usize) -> Option<usize> {
-        let number = number.min(self.words.len() * 64);
-        let word = number / 64;
-        if let Some(bits) = self.words.get(word) {
-            let rest = bits & !(u64::MAX << (number % 64));
-            if rest != 0 {
-                return Some(word * 64 + rest.ilog2() as usize);
-            }
+        let number = number.min(COUNT);
+        let rest = self.chunk(number).map_or(0, |chunk| chunk.bits & !(u64::MAX << (number % 64)));
+        if rest != 0 {
+            return Some(number / 64 * 64 + rest.ilog2() as usize);
         }
-        let word = last_bit_below(&self.summary, word)?;
-        Some(word * 64 + self.words[word].ilog2() as usize)
+        let at = last_bit_below(&self.summary, number / 64)?;
+        let chunk = self.chunks.get(at)?.as_ref()?;
+        Some(at * 64 + chunk.bits.ilog2() as usize)
     }
 
     /// Every bin empty; the lists keep their memory.
     pub(super) fn clear(&mut self) {
         while let Some(number) = self.next(0) {
-            self.lists[number].clear();
+            self.open(number).clear();
             self.close(number);
         }
     }

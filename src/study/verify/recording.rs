@@ -88,15 +88,22 @@ fn find_terms(trace: &Trace, options: &VerifyOptions) -> Option<Found> {
     if let Some(difference) = &mut best.run.verdict.difference
         && difference.likely.is_empty()
     {
-        let others: Vec<Release> =
-            RELEASES.into_iter().rev().filter(|r| !candidates.contains(r)).collect();
-        let exact_on = options.release.and_then(|_| {
-            let other = best_of(trace, recorded, options, &others)?;
-            other.run.verdict.is_exact().then_some(other.terms.release)
-        });
+        let exact_on = options.release.and_then(|_| another_release(trace, recorded, options));
         difference.likely = likely::cause(trace, recorded, &best.terms, exact_on);
     }
     Some(best)
+}
+
+/// A release that explains everything at the first try, where the user named one that does not.
+fn another_release(trace: &Trace, recorded: &Recorded, options: &VerifyOptions) -> Option<Release> {
+    let all = candidates((Release::OLDEST, Release::NEWEST));
+    all.into_iter().filter(|release| options.release != Some(*release)).find(|release| {
+        let conf = recorded_conf(*release, recorded.settings.as_ref());
+        conf.is_ok_and(|conf| {
+            let terms = Terms { release: *release, conf, capacity: options.capacity };
+            lockstep::run(trace, recorded, &terms, &[]).verdict.is_exact()
+        })
+    })
 }
 
 fn best_of(
