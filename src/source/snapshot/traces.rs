@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     history::{self, Kind, Operation},
+    overlap,
     ranges::{Chains, Facts, Mapped, Misfit, Ranges},
     raw::{Action, BlockState, Entry, Segment, Snapshot},
     start::{Live, StartLive},
@@ -30,12 +31,12 @@ pub enum HistoryError {
     NoHistory,
     /// The file was converted from profiler data.
     #[error(
-        "the entries have a 'category': this was made from profiler data, with invented addresses, and is no history of an allocator"
+        "the entries have a 'category': this was made from profiler data, with invented addresses, and is no history of an allocator; use a file of torch.cuda.memory._dump_snapshot()"
     )]
     Profiler,
     /// Kinds of entries are missing altogether.
     #[error(
-        "{place} holds no '{missing}' entries although there must be some: the history was recorded with skip_actions and cannot be replayed"
+        "{place} holds no '{missing}' entries although there must be some: the history was recorded with skip_actions and cannot be replayed; record it again without"
     )]
     Skipped {
         /// The history.
@@ -44,7 +45,9 @@ pub enum HistoryError {
         missing: &'static str,
     },
     /// An entry contradicts the others.
-    #[error("{place}: {what}; this is not the whole history of one allocator")]
+    #[error(
+        "{place}: {what}; this is not the whole history of one allocator: record it again, without skip_actions, and leave the file as it is"
+    )]
     Inconsistent {
         /// The entry.
         place: String,
@@ -185,6 +188,9 @@ impl<'a> Lift<'a> {
         self.refuse_skipped_actions()?;
         let start_live = StartLive::of(self.entries, &self.recorded.end)
             .map_err(|(entry, misfit)| self.misfit(entry, misfit))?;
+        if let Some((entry, misfit)) = overlap::first_overlap(self.entries, &start_live) {
+            return Err(self.misfit(entry, misfit));
+        }
         self.rewind()?;
         self.build_start(&start_live)?;
         for operation in history::operations(self.entries) {
