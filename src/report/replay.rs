@@ -270,8 +270,11 @@ pub fn text(document: &ReplayDocument, on_oom: OnOom) -> String {
 fn outcome_text(document: &ReplayDocument, on_oom: OnOom, out: &mut String) {
     let (ops, total) = (document.ops, document.ops_total);
     match &document.oom {
-        None => {
+        None if ops == total => {
             let _ = writeln!(out, "completed: all {ops} operations were served");
+        }
+        None => {
+            let _ = writeln!(out, "stopped before operation {ops} of {total}: all were served");
         }
         Some(oom) => {
             let kind = if oom.is_oom { "OUT OF MEMORY" } else { "ERROR" };
