@@ -166,6 +166,9 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, ParseBytesError> {
         let fail = |why| ParseBytesError { text: text.to_owned(), why };
         let trimmed = text.trim();
+        if trimmed.starts_with('-') {
+            return Err(fail("a size cannot be negative"));
+        }
         let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
         let (number, unit) = trimmed.split_at(digits.unwrap_or(trimmed.len()));
         let number = number.replace('_', "");

@@ -73,7 +73,7 @@ pub(super) struct VerifyArgs {
     pub conf: Option<String>,
     /// Capacity of the device, such as 80GiB; needed where a memory fraction or garbage collection
     /// was in force
-    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
@@ -105,7 +105,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "STRING")]
     pub conf: Option<String>,
     /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = capacity)]
+    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
     /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
     #[arg(long, value_name = "RELEASE")]
@@ -114,13 +114,13 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "N")]
     pub device: Option<u8>,
     /// What to do when a request fails
-    #[arg(long, value_enum, default_value = "stop")]
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "stop")]
     pub on_oom: OnOomArg,
     /// Memory that the CUDA context takes
-    #[arg(long, value_name = "SIZE", default_value = "0")]
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
     pub context: Bytes,
     /// Memory that other processes hold
-    #[arg(long, value_name = "SIZE", default_value = "0")]
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
     pub external: Bytes,
     /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
     #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = addresses)]
@@ -128,7 +128,7 @@ pub(super) struct ReplayArgs {
     /// As under PYTORCH_NO_CUDA_MEMORY_CACHING=1
     #[arg(long)]
     pub no_caching: bool,
-    /// Print the table of torch.cuda.memory_summary()
+    /// Print the table of torch.cuda.memory_summary() (with --format json: under the key "summary")
     #[arg(long)]
     pub summary: bool,
     /// Stop before this operation of the trace, counted from 0
@@ -137,9 +137,9 @@ pub(super) struct ReplayArgs {
     /// Write every event as a JSON line; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// Replay this often and report the time of each (with --format json)
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub repeat: u32,
+    /// Replay this often and report the time of each (with --format json: under the key "timing")
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub repeat: Option<u32>,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,

@@ -14,7 +14,7 @@ use crate::{
         inspect::{self, DeviceDocument, HistoryDocument, InspectDocument, PoolDocument},
         to_json,
     },
-    source::snapshot::{Entry, Snapshot},
+    source::snapshot::{Entry, HistoryError, Snapshot},
     study::verify::recorded_conf,
     trace::{BlockState, Case, Layout, Op, Trace},
 };
@@ -31,7 +31,9 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
         Format::Json => output.line(&to_json(&document))?,
         Format::Text => output.write(&inspect::text(&document))?,
     }
-    Ok(Answer::Yes)
+    let histories = document.devices.iter().filter_map(|device| device.history.as_ref());
+    let is_broken = histories.clone().any(|history| history.is_contradictory);
+    Ok(if is_broken { Answer::Unusable } else { Answer::Yes })
 }
 
 fn of_snapshot(snapshot: &Snapshot) -> InspectDocument {
@@ -64,7 +66,10 @@ fn of_snapshot(snapshot: &Snapshot) -> InspectDocument {
                         shown.streams.extend(handles);
                     }
                 }
-                Err(error) => history.error = Some(error.to_string()),
+                Err(error) => {
+                    history.is_contradictory = matches!(error, HistoryError::Inconsistent { .. });
+                    history.error = Some(error.to_string());
+                }
             }
             shown.history = Some(history);
         }

@@ -35,15 +35,20 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
     let mut reader = input::open(path)?;
     let name = || path.display().to_string();
     match input::sniff(&mut reader).with_context(name)? {
-        Kind::Json => {
-            let is_trace = starts_as_trace(&mut reader).with_context(name)?;
-            if is_trace {
+        Kind::Json => match json_kind(&mut reader).with_context(name)? {
+            JsonKind::Trace => {
                 let trace = json::read(reader).with_context(name)?;
-                return Ok(Input::Trace(Box::new(trace)));
+                Ok(Input::Trace(Box::new(trace)))
             }
-            let case = golden::read(reader).with_context(name)?;
-            Ok(Input::Case(Box::new(case)))
-        }
+            JsonKind::Case => {
+                let case = golden::read(reader).with_context(name)?;
+                Ok(Input::Case(Box::new(case)))
+            }
+            JsonKind::Other => bail!(
+                "{}: line 1: JSON, but neither a trace (its first line is {{\"format\":\"fragsim-trace\",\"version\":1}}) nor a golden case (\"case\" in its first line); of a snapshot give the pickle itself",
+                path.display()
+            ),
+        },
         Kind::Pickle => {
             let snapshot = snapshot::read_to_end(reader).with_context(name)?;
             Ok(Input::Snapshot(Box::new(snapshot)))
@@ -57,19 +62,51 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
             path.display()
         ),
         Kind::Text => {
-            let mut text = String::new();
-            let read = reader.take(TEXT_LIMIT).read_to_string(&mut text);
-            read.with_context(|| format!("{}: neither a pickle nor text", path.display()))?;
-            let trace = script::parse(&text).with_context(name)?;
+            let mut bytes = Vec::new();
+            reader.take(TEXT_LIMIT).read_to_end(&mut bytes).with_context(name)?;
+            let text = String::from_utf8(bytes).map_err(|error| not_text(path, &error))?;
+            let trace = script::parse(&text).with_context(|| as_text(path))?;
             Ok(Input::Trace(Box::new(trace)))
         }
     }
 }
 
-/// Whether JSON begins with the header of our own trace format.
-fn starts_as_trace(reader: &mut impl BufRead) -> std::io::Result<bool> {
+fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> anyhow::Error {
+    let at = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+    anyhow::anyhow!(
+        "{}: byte {at} ({byte:#04x}): neither a pickle, nor JSON, nor text in UTF-8; give a file of torch.cuda.memory._dump_snapshot() or a trace",
+        path.display()
+    )
+}
+
+/// The name of a file that is read as a trace; where it is called otherwise, why it is read so.
+fn as_text(path: &Path) -> String {
+    let name = path.display();
+    let is_named_so =
+        path.extension().is_some_and(|ending| ending == "fragsim") || path.as_os_str() == "-";
+    if is_named_so {
+        name.to_string()
+    } else {
+        format!("{name}: not a pickle and not JSON, so read as a trace in text")
+    }
+}
+
+/// What a JSON file is, by its first line.
+enum JsonKind {
+    Trace,
+    Case,
+    Other,
+}
+
+fn json_kind(reader: &mut impl BufRead) -> std::io::Result<JsonKind> {
     let start = reader.fill_buf()?;
+    let start = start.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(start).trim_ascii_start();
     let line = start.split(|byte| *byte == b'\n').next().unwrap_or(start);
     let head = String::from_utf8_lossy(&line[..line.len().min(512)]);
-    Ok(head.contains("\"fragsim-trace\""))
+    Ok(match () {
+        () if head.contains("\"fragsim-trace\"") => JsonKind::Trace,
+        () if head.contains("\"case\"") => JsonKind::Case,
+        () => JsonKind::Other,
+    })
 }

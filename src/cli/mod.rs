@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
         Ok(Answer::Unusable) => ExitCode::from(2),
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(cli.color, &format!("{error:#}"));
+            output::complain(cli.color, &output::in_words(&error));
             ExitCode::from(2)
         }
     }

@@ -56,6 +56,19 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_pipe)
 }
 
+/// An error and its causes in one line; what a cause repeats of the text before it is left out.
+pub(super) fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// One error on standard error.
 pub(super) fn complain(color: ColorChoice, message: &str) {
     let name = if has_colors(color, io::stderr().is_terminal()) {

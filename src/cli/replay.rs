@@ -66,7 +66,7 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     let (program, terms, mut heading) = prepare(args, plan)?;
     let mut times = Vec::new();
     let mut last: Option<Replayed> = None;
-    for _ in 0..args.repeat {
+    for _ in 0..args.repeat.unwrap_or(1) {
         let started = Instant::now();
         let replayed = whatif(&program, &terms);
         times.push(started.elapsed().as_secs_f64());
@@ -83,13 +83,16 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     }
     let device = program.trace.device().0;
     let mut document = ReplayDocument::new(heading, device, &terms, &replayed);
-    if args.repeat > 1 || args.format == Format::Json {
+    if args.repeat.is_some() {
         document.timing = Some(TimingDocument { load_s, replay_s: times });
+    }
+    if args.summary {
+        document.summary = Some(memory_summary(&replayed.stats, device, false));
     }
     match args.format {
         Format::Json => output.line(&to_json(&document))?,
-        Format::Text if args.summary => {
-            output.write(&memory_summary(&replayed.stats, device, false))?;
+        Format::Text if document.summary.is_some() => {
+            output.write(document.summary.as_deref().unwrap_or_default())?;
         }
         Format::Text if args.events.as_deref() == Some(Path::new("-")) => {}
         Format::Text => output.write(&report::text(&document, terms.on_oom))?,
@@ -104,11 +107,17 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
     match load::open(&args.trace)? {
         Input::Trace(trace) => {
             if wanted.is_some_and(|wanted| wanted != trace.device()) {
-                bail!("{}: the trace is of device {}", args.trace.display(), trace.device());
+                bail!(
+                    "{}: it has no operations of device {}, only of device {}",
+                    args.trace.display(),
+                    wanted.unwrap_or_default(),
+                    trace.device()
+                );
             }
             Ok(Plan::of(*trace))
         }
-        Input::Case(case) => case_plan(&case, wanted.unwrap_or_default()),
+        Input::Case(case) => case_plan(&case, wanted.unwrap_or_default())
+            .with_context(|| args.trace.display().to_string()),
         Input::Snapshot(snapshot) => {
             let traces = snapshot.histories().with_context(|| args.trace.display().to_string())?;
             let devices: Vec<String> = traces.iter().map(|t| t.device().to_string()).collect();
@@ -119,9 +128,10 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
             };
             let Some(trace) = trace else {
                 bail!(
-                    "{}: it holds the history of device {}",
+                    "{}: it has no history of device {}, only of device {}; choose one with --device",
                     args.trace.display(),
-                    devices.join(", ")
+                    wanted.unwrap_or_default(),
+                    devices.join(" and ")
                 );
             };
             let (trace, inferred) = resolved(&trace, &VerifyOptions::default());
@@ -145,7 +155,8 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
                     (None, Ok(conf)) => Some(conf),
                     (None, Err(error)) => {
                         return Err(anyhow::Error::new(error).context(format!(
-                            "the recording's settings do not work in PyTorch {release}; give --conf"
+                            "{}: the recording's settings do not work in PyTorch {release}; give others with --conf",
+                            args.trace.display()
                         )));
                     }
                 };
@@ -182,7 +193,7 @@ fn shown_capacity(recorded: &Recorded) -> Option<Bytes> {
 fn case_plan(case: &Case, device: DeviceIndex) -> anyhow::Result<Plan> {
     let setup = &case.setup;
     if device.0 >= setup.devices {
-        bail!("the case has {} devices", setup.devices);
+        bail!("the case has no device {device}, only {} from 0", setup.devices);
     }
     let mut builder = TraceBuilder::new(device);
     for stream in &setup.streams {
@@ -266,9 +277,13 @@ fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Hea
         ));
     }
     let kept = program.trace.start().reserved();
-    if let Some(capacity) = capacity.filter(|capacity| *capacity < kept + args.context) {
+    let context = args.context.max(plan.context);
+    let is_too_small =
+        |capacity: &Bytes| kept.checked_add(context).is_none_or(|needed| *capacity < needed);
+    if let Some(capacity) = capacity.filter(is_too_small) {
         bail!(
-            "the recording begins with {kept} reserved: a capacity of {capacity} is too small for that"
+            "{}: a capacity of {capacity} is too small: {kept} are reserved before the first operation, and the context takes {context}",
+            args.trace.display()
         );
     }
     let addresses = match args.addresses {
@@ -278,7 +293,7 @@ fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Hea
     let terms = Terms {
         caching: plan.caching && !args.no_caching,
         events: plan.events,
-        context: args.context.max(plan.context),
+        context,
         external: args.external,
         addresses,
         on_oom: match args.on_oom {

@@ -12,14 +12,16 @@ use super::{
     Answer,
     args::{Format, VerifyArgs},
     load::{self, Input},
-    output::Output,
+    output::{Output, in_words},
 };
 use crate::{
+    base::{RELEASES, Release},
+    models::pytorch::conf::AllocConf,
     report::{
         to_json,
         verify::{FileDocument, VerifyDocument, file_text, summary_text},
     },
-    study::verify::{Verdict, VerifyOptions, verify_case, verify_trace},
+    study::verify::{Verdict, VerifyOptions, refused_settings, verify_case, verify_trace},
 };
 
 pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answer> {
@@ -53,11 +55,14 @@ pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answ
     })
 }
 
-/// Settings that are typed must be ones that the release takes, before anything is compared.
+/// Settings that are typed must be ones that some release takes, before anything is compared.
 fn check_conf(args: &VerifyArgs) -> anyhow::Result<()> {
-    use crate::models::pytorch::conf::AllocConf;
-    if let Some(conf) = &args.conf {
-        AllocConf::from_string(args.torch.unwrap_or_default(), conf)?;
+    let Some(conf) = &args.conf else { return Ok(()) };
+    let parse = |release| AllocConf::from_string(release, conf).map(|_| ());
+    match args.torch {
+        Some(release) => parse(release)?,
+        None if RELEASES.into_iter().any(|release| parse(release).is_ok()) => {}
+        None => parse(Release::NEWEST)?,
     }
     Ok(())
 }
@@ -66,13 +71,26 @@ fn verify_file(path: &Path, args: &VerifyArgs) -> FileDocument {
     let name = path.display().to_string();
     match verdict(path, args) {
         Ok(verdict) => FileDocument::new(name, &verdict),
-        Err(error) => FileDocument::unreadable(name, format!("{error:#}")),
+        Err(error) => {
+            // The document names the file itself.
+            let words = in_words(&error);
+            let words = words.strip_prefix(&format!("{name}: ")).unwrap_or(&words);
+            FileDocument::unreadable(name, words.to_owned())
+        }
     }
 }
 
 fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
     match load::open(path)? {
-        Input::Case(case) => Ok(verify_case(&case)),
+        Input::Case(case) => {
+            let mut verdict = verify_case(&case);
+            if args.torch.is_some() || args.conf.is_some() || args.capacity.is_some() {
+                verdict.notes.push(
+                    "a golden case says itself under what it was recorded: --torch, --conf and --capacity are not used".into(),
+                );
+            }
+            Ok(verdict)
+        }
         Input::Trace(_) => anyhow::bail!(
             "a trace says what was asked, not what an allocator did: there is nothing to compare; use fragsim replay"
         ),
@@ -83,6 +101,13 @@ fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
                 capacity: args.capacity,
             };
             let traces = snapshot.histories()?;
+            for trace in &traces {
+                if let Some((release, error)) = refused_settings(trace, &options) {
+                    return Err(anyhow::Error::new(error).context(format!(
+                        "the settings do not work in PyTorch {release}, so nothing can be compared; give others with --conf"
+                    )));
+                }
+            }
             let verdicts = traces.iter().map(|trace| verify_trace(trace, &options));
             let mut verdict = verdicts.reduce(Verdict::join).unwrap_or_default();
             verdict.notes.extend(snapshot.warnings.iter().cloned());

@@ -80,6 +80,9 @@ pub struct HistoryDocument {
     pub duration_us: Option<i64>,
     /// Why it cannot be replayed, if it cannot.
     pub error: Option<String>,
+    /// Whether that is because its entries contradict each other: the file is damaged.
+    #[serde(skip)]
+    pub is_contradictory: bool,
 }
 
 /// The lines that a person reads.

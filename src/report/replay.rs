@@ -48,6 +48,9 @@ pub struct ReplayDocument {
     pub stats: BTreeMap<String, i64>,
     /// What cannot be known, or was assumed.
     pub notes: Vec<String>,
+    /// The table of `torch.cuda.memory_summary()`, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Seconds, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<TimingDocument>,
@@ -171,6 +174,7 @@ impl ReplayDocument {
             device_calls: replayed.calls,
             stats: replayed.stats.flat(terms.release),
             notes: heading.notes,
+            summary: None,
             timing: None,
         }
     }
@@ -266,8 +270,11 @@ pub fn text(document: &ReplayDocument, on_oom: OnOom) -> String {
 fn outcome_text(document: &ReplayDocument, on_oom: OnOom, out: &mut String) {
     let (ops, total) = (document.ops, document.ops_total);
     match &document.oom {
-        None => {
+        None if ops == total => {
             let _ = writeln!(out, "completed: all {ops} operations were served");
+        }
+        None => {
+            let _ = writeln!(out, "stopped before operation {ops} of {total}: all were served");
         }
         Some(oom) => {
             let kind = if oom.is_oom { "OUT OF MEMORY" } else { "ERROR" };

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
     /// The file cannot be read.
-    #[error("line {line}: cannot be read: {source}")]
+    #[error("line {line}: cannot be read")]
     Read {
         /// The line.
         line: u64,
@@ -28,12 +28,14 @@ pub enum GoldenError {
         source: std::io::Error,
     },
     /// Not JSON, or not of this shape.
-    #[error("line {line}: {source}")]
+    #[error("line {line}, column {column}: {what}")]
     Json {
         /// The line.
         line: u64,
-        /// Why.
-        source: serde_json::Error,
+        /// The column.
+        column: usize,
+        /// What is wrong, and what to do.
+        what: String,
     },
     /// A release that is not modelled.
     #[error("line 1: {0}")]
@@ -47,11 +49,22 @@ pub enum GoldenError {
         what: String,
     },
     /// The last line is missing.
-    #[error("the file ends after line {line} without its final line: it was cut")]
+    #[error("the file ends after line {line} without its final line: it was cut; copy it again")]
     Cut {
         /// The last line there is.
         line: u64,
     },
+}
+
+/// What the JSON reader says, without its own count of lines: it sees one at a time.
+fn json(line: u64, error: &serde_json::Error) -> GoldenError {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let mut what = text.strip_suffix(&place).unwrap_or(&text).to_owned();
+    if error.is_eof() {
+        what = "the line ends in the middle: the file was cut; copy it again".into();
+    }
+    GoldenError::Json { line, column: error.column(), what }
 }
 
 fn wrong(line: u64, what: impl Into<String>) -> GoldenError {
@@ -118,8 +131,7 @@ pub fn read(reader: impl BufRead) -> Result<Case, GoldenError> {
     let mut lines = reader.lines().zip(1u64..);
     let (first, _) = lines.next().ok_or(GoldenError::Cut { line: 0 })?;
     let first = first.map_err(|source| GoldenError::Read { line: 1, source })?;
-    let head: Head =
-        serde_json::from_str(&first).map_err(|source| GoldenError::Json { line: 1, source })?;
+    let head: Head = serde_json::from_str(&first).map_err(|error| json(1, &error))?;
     let mut setup = setup(&head)?;
     let mut steps = Vec::new();
     let mut last = 1;
@@ -130,16 +142,14 @@ pub fn read(reader: impl BufRead) -> Result<Case, GoldenError> {
             continue;
         }
         if text.starts_with("{\"final\"") {
-            let end: End =
-                serde_json::from_str(&text).map_err(|source| GoldenError::Json { line, source })?;
+            let end: End = serde_json::from_str(&text).map_err(|error| json(line, &error))?;
             if !end.r#final {
                 return Err(wrong(line, "a final line that says it is not final"));
             }
             let layouts = layouts(&end.segments, line)?;
             return Ok(Case { setup, steps, end_stats: end.stats, end: layouts });
         }
-        let step: Step =
-            serde_json::from_str(&text).map_err(|source| GoldenError::Json { line, source })?;
+        let step: Step = serde_json::from_str(&text).map_err(|error| json(line, &error))?;
         let step = convert(step, line, &head)?;
         name_streams(&step, &mut setup.streams);
         steps.push(step);
@@ -317,7 +327,7 @@ fn convert(step: Step, line: u64, head: &Head) -> Result<CaseStep, GoldenError> 
 
 fn answer(asked: &Asked, value: Value, line: u64) -> Result<Answer, GoldenError> {
     let number = || value.as_u64().ok_or_else(|| wrong(line, "'r' is not a whole number"));
-    let json = |source| GoldenError::Json { line, source };
+    let json = |error: serde_json::Error| json(line, &error);
     Ok(match asked {
         Asked::Alloc(..) => Answer::Addr(Addr(number()?)),
         Asked::Query(Query::Stats) => Answer::Stats(value),

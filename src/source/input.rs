@@ -14,6 +14,8 @@ use flate2::bufread::MultiGzDecoder;
 
 /// Size of every read buffer.
 const BUFFER: usize = 256 << 10;
+/// Bytes that are looked at to tell what an input is.
+const HEAD: u64 = 4 << 10;
 
 /// Why an input cannot be opened or read on.
 #[derive(Debug, thiserror::Error)]
@@ -102,13 +104,13 @@ pub fn unpack(
     path: &Path,
 ) -> Result<Box<dyn BufRead + Send>, InputError> {
     let mut raw = raw;
-    let magic = first_four(&mut raw).map_err(|source| failure(path, source))?;
-    if magic.is_empty() {
+    let head = head(&mut raw).map_err(|source| failure(path, source))?;
+    if head.is_empty() {
         return Err(InputError::Empty(path.to_owned()));
     }
-    let gzip = magic.starts_with(&[0x1f, 0x8b]);
-    let zstd = magic == [0x28, 0xb5, 0x2f, 0xfd];
-    let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(magic).chain(raw));
+    let gzip = head.starts_with(&[0x1f, 0x8b]);
+    let zstd = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(head).chain(raw));
     if gzip {
         let unpacker = MultiGzDecoder::new(Counting { inner: whole, at: 0 });
         let named = Named { unpacker, format: "gzip", at: |gz| gz.get_ref().at };
@@ -123,11 +125,11 @@ pub fn unpack(
     Ok(Box::new(whole))
 }
 
-/// Up to four bytes; fewer only at the end.
-fn first_four(raw: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut magic = Vec::with_capacity(4);
-    raw.take(4).read_to_end(&mut magic)?;
-    Ok(magic)
+/// The first bytes; fewer than [`HEAD`] only at the end.
+fn head(raw: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    raw.take(HEAD).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// Counts the bytes taken from a reader.
@@ -287,6 +289,15 @@ mod tests {
         let empty = folder.path().join("empty");
         File::create(&empty).unwrap();
         assert_eq!(say(empty), "X: is empty; was the program stopped before it wrote the file?");
+    }
+
+    #[test]
+    fn the_first_look_at_a_plain_or_packed_input_sees_its_first_line() {
+        let text = b"{\"format\":\"fragsim-trace\",\"version\":1}\n".repeat(3);
+        for packed in [text.clone(), gzip(&text), zstd::encode_all(&text[..], 1).unwrap()] {
+            let mut reader = unpack(io::Cursor::new(packed), Path::new("x")).unwrap();
+            assert_eq!(reader.fill_buf().unwrap(), text);
+        }
     }
 
     #[test]

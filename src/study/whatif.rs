@@ -156,7 +156,7 @@ pub struct Terms {
     pub addresses: AddressPolicy,
     /// What to do when a request fails.
     pub on_oom: OnOom,
-    /// Stop before this operation.
+    /// Stop before this operation, counted as [`Program::asked`] counts.
     pub until: Option<OpIndex>,
     /// Whether every event is kept.
     pub keeps_events: bool,
@@ -193,7 +193,7 @@ impl Terms {
 /// What became of a request that failed when it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskedAgain {
-    /// The operation before which it was asked.
+    /// The operation before which it was asked, counted as [`Program::asked`] counts.
     pub op: OpIndex,
     /// The request.
     pub asked: AllocOp,
@@ -251,14 +251,18 @@ pub fn whatif(program: &Program, terms: &Terms) -> Replayed {
     let mut first_failure_asked = None;
     let mut asked_again = Vec::new();
     model.start(trace, &mut (&mut stats, &mut peak));
-    let end = terms.until.map_or(trace.ops().len(), |op| trace.ops().len().min(op.index()));
+    let until = terms.until.map_or(u64::MAX, |op| u64::from(op.0));
     let mut failed = program.failed.iter().peekable();
-    for (i, op) in trace.ops()[..end].iter().enumerate() {
-        let at = OpIndex::from_index(i);
-        while let Some((_, request)) = failed.next_if(|(op, _)| *op <= at) {
-            asked_again.push(ask_again(&model, at, request, trace));
+    for (i, op) in trace.ops().iter().enumerate() {
+        if asked >= until {
+            break;
         }
-        peak.at = at;
+        let at = OpIndex::from_index(i);
+        let number = OpIndex(u32::try_from(asked).unwrap_or(u32::MAX));
+        while let Some((_, request)) = failed.next_if(|(op, _)| *op <= at) {
+            asked_again.push(ask_again(&model, number, request, trace));
+        }
+        peak.at = number;
         outcome.ops += 1;
         asked += u64::from(is_asked(op));
         let failure = replay_op(trace, op, &mut model, &mut (&mut stats, (&mut peak, &mut record)));
@@ -278,10 +282,10 @@ pub fn whatif(program: &Program, terms: &Terms) -> Replayed {
             }
         }
     }
-    if outcome.completed {
+    if outcome.completed && asked < until {
+        let number = OpIndex(u32::try_from(asked).unwrap_or(u32::MAX));
         for (_, request) in failed {
-            let at = OpIndex::from_index(end);
-            asked_again.push(ask_again(&model, at, request, trace));
+            asked_again.push(ask_again(&model, number, request, trace));
         }
     }
     Replayed {

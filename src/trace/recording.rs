@@ -82,6 +82,9 @@ pub struct Recorded {
     pub guessed_sizes: Vec<usize>,
     /// Pending frees in the order in which they completed.
     pub completions: Vec<AllocId>,
+    /// Operations that are an `empty_cache` only if the request after them could have been served
+    /// from the cache: without stacks, releases before new memory may be the request's own.
+    pub maybe_empty: Vec<OpIndex>,
     /// Segments whose pool nothing tells.
     pub vanished: Vec<VanishedSegment>,
     /// What is odd about this recording, or cannot be known from it.
@@ -203,6 +206,15 @@ impl Trace {
         if let Some(recorded) = &mut self.recorded {
             let first = recorded.first_event[at.index()];
             recorded.first_event.insert(at.index(), first);
+        }
+    }
+
+    /// The same operations without operation `at`, whose events become those of the next one. It must
+    /// name no allocation.
+    pub fn remove_op(&mut self, at: OpIndex) {
+        self.ops.remove(at.index());
+        if let Some(recorded) = &mut self.recorded {
+            recorded.first_event.remove(at.index() + 1);
         }
     }
 

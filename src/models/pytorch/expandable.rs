@@ -260,6 +260,12 @@ impl PyTorch {
         observer.segment_unmap(&Segment { span: unmapped, place, is_oversize: false });
     }
 
+    /// The part of a free block that could be unmapped: its whole granules.
+    pub(super) fn unmappable(&self, id: BlockId) -> Option<Span> {
+        let record = &self.blocks[id];
+        self.expandable[record.expandable?].inner(record.span())
+    }
+
     /// A part of an unmapped block that stays mapped.
     fn renumber_and_free(&mut self, part: BlockId, pool: PoolIdx) {
         if self.rules.ties == TieBreak::BlockAge {

@@ -2,6 +2,7 @@
 
 use super::{
     AllocParams, MAX_REQUEST, PyTorch,
+    pool::PoolIdx,
     rounding::{MIN_BLOCK_SIZE, SMALL_SIZE, get_allocation_size, round_size},
     version::{MempoolFallback, TieBreak},
 };
@@ -65,14 +66,7 @@ impl PyTorch {
             Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer)?,
             None => self.get_pool(size, op.stream),
         };
-        let params = AllocParams {
-            requested: op.size,
-            size,
-            stream: op.stream,
-            pool,
-            alloc_size: get_allocation_size(size, self.conf.large_segment_size),
-            is_expandable: self.conf.expandable_segments,
-        };
+        let params = self.params(op, size, pool);
         if let Some(block) = self.get_free_block(&params) {
             return Ok(self.alloc_found_block(&params, block, observer));
         }
@@ -105,7 +99,7 @@ impl PyTorch {
         {
             return Ok(Some((*params, block)));
         }
-        if !self.capture_guard() {
+        if !self.capture_guard() && !self.assumes_capture {
             self.release_cached_blocks(PoolId::DEFAULT, observer)?;
             observer.alloc_retry();
             if let Some(block) = self.alloc_block(params, observer)? {
@@ -116,6 +110,33 @@ impl PyTorch {
             return self.try_mempool_fallback(params, observer);
         }
         Ok(None)
+    }
+
+    /// Whether a free block would serve this request now.
+    pub fn is_cached(&self, op: &AllocOp) -> bool {
+        let mut copy = self.clone();
+        let size =
+            round_size(op.size, &copy.conf.roundup_power2_divisions, copy.rules.division_one);
+        let pool = match op.pool {
+            Some(pool) => match copy.private_pool_for(copy.pool_ids[pool], size, &mut ()) {
+                Ok(pool) => pool,
+                Err(_) => return false,
+            },
+            None => copy.get_pool(size, op.stream),
+        };
+        let params = copy.params(op, size, pool);
+        copy.get_free_block(&params).is_some()
+    }
+
+    fn params(&self, op: &AllocOp, size: Bytes, pool: PoolIdx) -> AllocParams {
+        AllocParams {
+            requested: op.size,
+            size,
+            stream: op.stream,
+            pool,
+            alloc_size: get_allocation_size(size, self.conf.large_segment_size),
+            is_expandable: self.conf.expandable_segments,
+        }
     }
 
     /// Best fit in the pool's order; only the one candidate is looked at.

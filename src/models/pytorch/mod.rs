@@ -110,6 +110,9 @@ pub struct PyTorch {
     /// Addresses of uncached allocations.
     uncached: FxHashMap<AllocId, Addr>,
     is_damaged: bool,
+    /// A recording shows that a request failed without anything being released: see
+    /// [`PyTorch::assume_capture`].
+    assumes_capture: bool,
 }
 
 /// A request on its way down the ladder (`AllocParams`).
@@ -162,6 +165,7 @@ impl PyTorch {
             last_order: 0,
             uncached: FxHashMap::default(),
             is_damaged: false,
+            assumes_capture: false,
             config,
         };
         this.apply_startup_fraction();
@@ -188,6 +192,12 @@ impl PyTorch {
     /// point to freed objects: what it does from there on is undefined, and the model only a guess.
     pub fn is_damaged(&self) -> bool {
         self.is_damaged
+    }
+
+    /// From now on requests that fail release nothing, as while a stream is being captured. What a
+    /// recording shows of captures that it does not name.
+    pub fn assume_capture(&mut self, on: bool) {
+        self.assumes_capture = on;
     }
 
     /// The block of an allocation that is live: its address and size.

@@ -175,6 +175,18 @@ impl PyTorch {
         Ok(())
     }
 
+    /// Whether `empty_cache` would give anything of the default pool back now, pending frees apart.
+    pub fn has_releasable(&self) -> bool {
+        let pools = [PoolIdx::DEFAULT_LARGE, PoolIdx::DEFAULT_SMALL];
+        pools.into_iter().flat_map(|pool| self.free_in_order(pool)).any(|id| {
+            if self.blocks[id].expandable.is_some() {
+                self.unmappable(id).is_some()
+            } else {
+                !self.blocks[id].is_split()
+            }
+        })
+    }
+
     /// `cudaFree` of a segment.
     ///
     /// # Source

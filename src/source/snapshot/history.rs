@@ -29,6 +29,9 @@ pub(super) struct Operation {
 pub(super) enum Kind {
     /// Ends in an `alloc` or `oom`.
     Malloc,
+    /// Completions and releases before the new memory of a request, without a stack that tells whose
+    /// they are.
+    MaybeEmptyCache,
     /// Begins with a `free_requested`.
     Free,
     /// The second half of a free, at the very beginning.
@@ -86,7 +89,12 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
                     at = last + 1;
                     let own = own_entries(&entries[from..at]);
                     push_empties(&mut all, entries, from..from + own);
-                    all.push(Operation { kind: Kind::Malloc, entries: from + own..at });
+                    let unsure = unsure_entries(&entries[from + own..at]);
+                    if unsure > 0 {
+                        let entries = from + own..from + own + unsure;
+                        all.push(Operation { kind: Kind::MaybeEmptyCache, entries });
+                    }
+                    all.push(Operation { kind: Kind::Malloc, entries: from + own + unsure..at });
                 } else {
                     at = last.max(at + 1);
                     push_empties(&mut all, entries, from..at);
@@ -116,6 +124,19 @@ fn own_entries(run: &[Entry]) -> usize {
         is_release(entry.action) && request.context.is_some() && entry.context != request.context
     };
     before.iter().rposition(is_foreign).map_or(0, |foreign| foreign + 1)
+}
+
+/// How many of a request's entries may be an `empty_cache`'s: those up to the last release, where no
+/// stack tells and the request itself did not fail.
+fn unsure_entries(run: &[Entry]) -> usize {
+    let Some((request, before)) = run.split_last() else { return 0 };
+    if request.context.is_some() || request.action == Action::Oom {
+        return 0;
+    }
+    // Memory that came before a release was the request's, and so is the release.
+    let first_new = before.iter().position(|e| is_new_memory(e.action)).unwrap_or(before.len());
+    let last_release = before.iter().rposition(|entry| is_release(entry.action));
+    last_release.filter(|last| *last < first_new).map_or(0, |last| last + 1)
 }
 
 /// One `empty_cache`; or several, where completions between releases show that it began anew. (The

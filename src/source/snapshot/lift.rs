@@ -269,6 +269,7 @@ impl Lift {
             Problem::Kind(expected, got) => format!("is {}; expected {expected}", got.kind()),
             Problem::Negative(n) => format!("is {n}; it cannot be negative"),
             Problem::TooBig(n) => format!("is {n}; sizes are below 2^60"),
+            Problem::TooHigh(n) => format!("is {n:#x}; addresses are below 2^63"),
             Problem::Action(id) => {
                 let name = short(self.heap.strings.get(id));
                 format!("'{name}' is no action that an allocator records")

@@ -67,8 +67,7 @@ impl Lift {
         let start = self.need(place, &view, Key::Address)?;
         let start_place = Place::Key(place, Key::Address);
         let address = match rows::addr(start) {
-            Ok(address) if address.0 < 1 << 63 => address,
-            Ok(address) => return start_place.fail(format!("is {address}; too large")),
+            Ok(address) => address,
             Err(problem) => return self.problem(&start_place, problem),
         };
         let total_size = self.size(place, &view, Key::TotalSize)?;

@@ -25,6 +25,7 @@ mod lift_segments;
 mod lift_settings;
 mod lift_traces;
 mod memo;
+mod overlap;
 pub mod pickle;
 mod ranges;
 pub mod raw;
@@ -40,6 +41,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::traces::HistoryError;
 pub use self::{
     keys::{Key, KeySet},
     lift::FormatError,
@@ -49,7 +51,6 @@ pub use self::{
         SegmentType, Settings, Snapshot, Stage,
     },
     text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},
-    traces::HistoryError,
 };
 use super::input::{self, InputError};
 

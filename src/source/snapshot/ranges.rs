@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use rustc_hash::FxHashMap;
+
 use super::raw::{Action, Entry, Segment, SegmentType};
 use crate::base::{Addr, Bytes, PoolId, Span, StreamHandle};
 
@@ -116,11 +118,12 @@ impl Ranges {
     }
 }
 
-/// The chains of expandable segments: every range that was ever mapped, joined where they touch. A
-/// chain grows from its start without a gap, so what touches belongs together.
+/// The chains of expandable segments of each stream: every range that was ever mapped, joined where
+/// they touch. A chain grows from its start without a gap, so what touches belongs together. (Streams
+/// never share a segment, but one may get the address space that another gave back.)
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains {
-    by_addr: BTreeMap<Addr, (Bytes, Facts)>,
+    by_stream: FxHashMap<StreamHandle, BTreeMap<Addr, (Bytes, Facts)>>,
 }
 
 impl Chains {
@@ -150,13 +153,14 @@ impl Chains {
 
     /// Joins a range in; what a snapshot says (`is_certain`) counts for the whole chain.
     fn join(&mut self, span: Span, facts: Facts, is_certain: bool) {
+        let by_addr = self.by_stream.entry(facts.stream).or_default();
         let (mut whole, mut known) = (span, facts);
-        while let Some((&addr, &(size, other))) = self.by_addr.range(..=whole.end()).next_back() {
+        while let Some((&addr, &(size, other))) = by_addr.range(..=whole.end()).next_back() {
             let theirs = Span::new(addr, size);
-            if theirs.end() < whole.start || (other.stream != facts.stream) {
+            if theirs.end() < whole.start {
                 break;
             }
-            self.by_addr.remove(&addr);
+            by_addr.remove(&addr);
             let start = whole.start.min(theirs.start);
             whole = Span::new(start, whole.end().max(theirs.end()) - start);
             if !is_certain {
@@ -164,17 +168,22 @@ impl Chains {
                 known.pool = known.pool.or(other.pool);
             }
         }
-        self.by_addr.insert(whole.start, (whole.size, known));
+        by_addr.insert(whole.start, (whole.size, known));
     }
 
-    /// Where the chain at `addr` begins.
-    pub(super) fn start_of(&self, addr: Addr) -> Option<Addr> {
-        self.by_addr.range(..=addr).next_back().map(|(start, _)| *start)
+    fn at(&self, stream: StreamHandle, addr: Addr) -> Option<(Addr, Facts)> {
+        let by_addr = self.by_stream.get(&stream)?;
+        let (&start, &(size, facts)) = by_addr.range(..=addr).next_back()?;
+        Span::new(start, size).contains(addr).then_some((start, facts))
     }
 
-    /// What is known of the chain at `addr`.
-    pub(super) fn facts_at(&self, addr: Addr) -> Option<Facts> {
-        let (&start, &(size, facts)) = self.by_addr.range(..=addr).next_back()?;
-        Span::new(start, size).contains(addr).then_some(facts)
+    /// Where the chain of a stream at `addr` begins.
+    pub(super) fn start_of(&self, stream: StreamHandle, addr: Addr) -> Option<Addr> {
+        self.at(stream, addr).map(|(start, _)| start)
+    }
+
+    /// What is known of the chain of a stream at `addr`.
+    pub(super) fn facts_at(&self, stream: StreamHandle, addr: Addr) -> Option<Facts> {
+        self.at(stream, addr).map(|(_, facts)| facts)
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum Problem {
     Negative(i64),
     /// At or above 2^60.
     TooBig(u64),
+    /// At or above 2^63.
+    TooHigh(u64),
     /// No action that the allocator writes.
     Action(StrId),
 }
@@ -174,11 +176,11 @@ pub(super) fn size(value: Value) -> Result<Bytes, Problem> {
     }
 }
 
-/// An address: any number that is not negative.
+/// An address: below 2^63, so that what lies there ends within 64 bits.
 pub(super) fn addr(value: Value) -> Result<Addr, Problem> {
     match value {
         Value::Int(n) => u64::try_from(n).map(Addr).map_err(|_| Problem::Negative(n)),
-        Value::Big(n) => Ok(Addr(n)),
+        Value::Big(n) => Err(Problem::TooHigh(n)),
         _ => Err(Problem::Kind("a whole number", value)),
     }
 }

@@ -80,6 +80,11 @@ impl StartLive {
         Ok(start)
     }
 
+    /// The blocks with what was requested for them.
+    pub(super) fn requested(&self) -> impl Iterator<Item = (Addr, Bytes)> {
+        self.blocks.iter().map(|block| (block.addr, block.requested))
+    }
+
     /// Where a block ended that was freed later, if a request gives it away. While the block is live,
     /// the free space between it and `limit` (the next block, or the segment's end) begins where it
     /// ends, and a request takes the low end of a free block: so the first one that is served there

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     history::{self, Kind, Operation},
+    overlap,
     ranges::{Chains, Facts, Mapped, Misfit, Ranges},
     raw::{Action, BlockState, Entry, Segment, Snapshot},
     start::{Live, StartLive},
@@ -30,12 +31,12 @@ pub enum HistoryError {
     NoHistory,
     /// The file was converted from profiler data.
     #[error(
-        "the entries have a 'category': this was made from profiler data, with invented addresses, and is no history of an allocator"
+        "the entries have a 'category': this was made from profiler data, with invented addresses, and is no history of an allocator; use a file of torch.cuda.memory._dump_snapshot()"
     )]
     Profiler,
     /// Kinds of entries are missing altogether.
     #[error(
-        "{place} holds no '{missing}' entries although there must be some: the history was recorded with skip_actions and cannot be replayed"
+        "{place} holds no '{missing}' entries although there must be some: the history was recorded with skip_actions and cannot be replayed; record it again without"
     )]
     Skipped {
         /// The history.
@@ -44,7 +45,9 @@ pub enum HistoryError {
         missing: &'static str,
     },
     /// An entry contradicts the others.
-    #[error("{place}: {what}; this is not the whole history of one allocator")]
+    #[error(
+        "{place}: {what}; this is not the whole history of one allocator: record it again, without skip_actions, and leave the file as it is"
+    )]
     Inconsistent {
         /// The entry.
         place: String,
@@ -185,6 +188,9 @@ impl<'a> Lift<'a> {
         self.refuse_skipped_actions()?;
         let start_live = StartLive::of(self.entries, &self.recorded.end)
             .map_err(|(entry, misfit)| self.misfit(entry, &misfit))?;
+        if let Some((entry, misfit)) = overlap::first_overlap(self.entries, &start_live) {
+            return Err(self.misfit(entry, &misfit));
+        }
         self.rewind()?;
         self.build_start(&start_live)?;
         for operation in history::operations(self.entries) {
@@ -237,7 +243,7 @@ impl<'a> Lift<'a> {
     fn facts_of(&self, entry: &Entry) -> Facts {
         let pool = self.snapshot.pool(entry);
         if matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap)
-            && let Some(facts) = self.chains.facts_at(entry.addr)
+            && let Some(facts) = self.chains.facts_at(entry.stream, entry.addr)
         {
             return facts;
         }
@@ -275,13 +281,12 @@ impl<'a> Lift<'a> {
         for (addr, mapped) in self.ranges.iter() {
             let inside = start_live.inside(Span::new(addr, mapped.size));
             let first = addrs.len();
+            let limit = self.recorded.settings.as_ref().and_then(|s| s.max_split_size);
             addrs.extend(inside.iter().map(|live| (live.addr, live.is_pending)));
-            let (segment, unsure) =
-                start_segment(addr, mapped, inside, start_live).map_err(|misfit| {
-                    HistoryError::Inconsistent {
-                        place: format!("device_traces[{}]", self.index),
-                        what: misfit.0,
-                    }
+            let (segment, unsure) = start_segment(addr, mapped, inside, start_live, limit)
+                .map_err(|misfit| HistoryError::Inconsistent {
+                    place: format!("device_traces[{}]", self.index),
+                    what: misfit.0,
                 })?;
             guessed.extend(unsure.into_iter().map(|i| first + i));
             segments.push(segment);
@@ -368,10 +373,13 @@ impl<'a> Lift<'a> {
                     "the first entry is the second half of a free: the ring was full, and what came before is lost".into(),
                 );
             }
-            Kind::EmptyCache => {
+            Kind::EmptyCache | Kind::MaybeEmptyCache => {
                 self.completions(&range, false)?;
                 self.pools_released_by(&range)?;
                 op = self.builder.next_op();
+                if operation.kind == Kind::MaybeEmptyCache {
+                    self.recorded.maybe_empty.push(op);
+                }
                 self.begin_op();
                 match self.only_pool_of(&range) {
                     Some(pool) => self.builder.control(Control::EmptyPool(pool))?,
@@ -428,6 +436,11 @@ impl<'a> Lift<'a> {
 
     /// Memory of a private pool goes back only when nobody owns the pool any more.
     fn pools_released_by(&mut self, range: &std::ops::Range<usize>) -> Result<(), HistoryError> {
+        let limit = self.recorded.settings.as_ref().and_then(|settings| settings.max_split_size);
+        let last = &self.entries[range.end - 1];
+        let own_pool = matches!(last.action, Action::Alloc | Action::Oom)
+            .then(|| self.snapshot.pool(last))
+            .flatten();
         for at in range.clone() {
             let entry = &self.entries[at];
             if !matches!(entry.action, Action::SegmentFree | Action::SegmentUnmap) {
@@ -435,7 +448,9 @@ impl<'a> Lift<'a> {
             }
             let around = self.ranges.around(Span::new(entry.addr, entry.size));
             let pool = around.and_then(|(_, mapped)| mapped.facts.pool).unwrap_or_default();
-            if pool.is_private() && !self.released_pools.contains(&pool) {
+            // With max_split_size a request gives oversize blocks of its own pool back.
+            let is_own = own_pool == Some(pool) && limit.is_some_and(|limit| entry.size >= limit);
+            if pool.is_private() && !is_own && !self.released_pools.contains(&pool) {
                 self.released_pools.push(pool);
                 self.begin_op();
                 self.builder.control(Control::PoolRelease(pool))?;
@@ -446,6 +461,11 @@ impl<'a> Lift<'a> {
 
     /// The private pool that all entries belong to, if there is one: an `empty_cache` of that pool.
     fn only_pool_of(&self, range: &std::ops::Range<usize>) -> Option<PoolId> {
+        let releases =
+            |entry: &Entry| matches!(entry.action, Action::SegmentFree | Action::SegmentUnmap);
+        if !self.entries[range.clone()].iter().any(releases) {
+            return None;
+        }
         let mut only = None;
         for entry in &self.entries[range.clone()] {
             let (_, mapped) = self.ranges.around(Span::new(entry.addr, Bytes(1)))?;
@@ -465,18 +485,22 @@ impl<'a> Lift<'a> {
         match entry.action {
             Action::SegmentAlloc | Action::SegmentMap => {
                 let facts = self.made.get(&at).copied().unwrap_or_else(|| self.facts_of(entry));
+                if let Some(pool) = facts.pool {
+                    // New memory: somebody owns the pool, or a new one of this id.
+                    self.released_pools.retain(|released| *released != pool);
+                }
                 self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, &misfit))?;
                 if facts.pool.is_none() {
                     let stream = self.builder.stream_of(entry.stream)?;
                     let segment =
                         VanishedSegment { stream, made_by: op, freed_by: op, allocs: Vec::new() };
-                    let key = self.chain_or_segment(entry.addr, facts.is_expandable);
+                    let key = self.chain_or_segment(entry.addr, &facts);
                     self.vanishing.entry(key).or_insert(Vanishing { segment });
                 }
             }
             Action::SegmentFree | Action::SegmentUnmap => {
                 let facts = self.ranges.take(span).map_err(|misfit| self.misfit(at, &misfit))?;
-                let key = self.chain_or_segment(entry.addr, facts.is_expandable);
+                let key = self.chain_or_segment(entry.addr, &facts);
                 if let Some(gone) = self.vanishing.get_mut(&key) {
                     gone.segment.freed_by = op;
                 }
@@ -492,8 +516,9 @@ impl<'a> Lift<'a> {
     }
 
     /// What names a segment of unknown pool: its address, or where its chain begins.
-    fn chain_or_segment(&self, addr: Addr, is_expandable: bool) -> Addr {
-        if is_expandable { self.chains.start_of(addr).unwrap_or(addr) } else { addr }
+    fn chain_or_segment(&self, addr: Addr, facts: &Facts) -> Addr {
+        let chain = facts.is_expandable.then(|| self.chains.start_of(facts.stream, addr));
+        chain.flatten().unwrap_or(addr)
     }
 
     fn malloc(&mut self, at: usize) -> Result<(), HistoryError> {
@@ -522,7 +547,7 @@ impl<'a> Lift<'a> {
             })?;
             match mapped.facts.pool {
                 Some(known) => pool = known,
-                None => unknown = Some(self.chain_or_segment(addr, mapped.facts.is_expandable)),
+                None => unknown = Some(self.chain_or_segment(addr, &mapped.facts)),
             }
         }
         let pool = self.builder.pool(pool)?;
@@ -558,6 +583,7 @@ fn start_segment(
     mapped: &Mapped,
     live: &[Live],
     all: &StartLive,
+    max_split_size: Option<Bytes>,
 ) -> Result<(SegmentLayout, Vec<usize>), Misfit> {
     let mut unsure = Vec::new();
     let end = Span::new(addr, mapped.size).end();
@@ -580,7 +606,8 @@ fn start_segment(
             let slack = room.saturating_sub(size);
             // A large block keeps a remainder of at most 1 MiB, and no block there is smaller.
             let keeps_rest = !mapped.facts.is_small && !mapped.facts.is_expandable;
-            if keeps_rest && slack <= Bytes::mib(1) {
+            let is_oversize = max_split_size.is_some_and(|limit| size >= limit);
+            if keeps_rest && (slack <= Bytes::mib(1) || is_oversize) {
                 return size.max(room);
             }
             unsure.push(i);

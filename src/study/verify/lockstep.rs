@@ -30,6 +30,8 @@ pub(super) struct Run {
     pub stopped_at: Option<OpIndex>,
     /// Entries of the history before the first difference.
     pub equal_events: usize,
+    /// Operations that were no `empty_cache` after all: see [`Recorded::maybe_empty`].
+    pub not_empty: Vec<OpIndex>,
 }
 
 /// What the driver did during one operation.
@@ -63,22 +65,33 @@ pub(super) fn run(
     let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
     let mut record = Record::default();
     model.start(trace, &mut record);
+    // Where the events begin that the next operation has to explain.
+    let mut open = 0;
+    let mut not_empty = Vec::new();
     for (i, op) in trace.ops().iter().enumerate() {
         let at = OpIndex::from_index(i);
-        let expected = recorded.events_of(at);
+        let end = recorded.first_event[i + 1] as usize;
+        let expected = &recorded.events[open..end];
         while let Some(((_, pool), rest)) = releases.split_first().filter(|((op, _), _)| *op <= at)
         {
             // A pool that was never made cannot be let go; the comparison will tell.
             let _ = model.control(&Control::PoolRelease(*pool), &mut record);
             releases = rest;
         }
+        if recorded.maybe_empty.binary_search(&at).is_ok() && !next_is_cached(trace, i, &model) {
+            // The request would have gone to the device anyway: what was released was its own doing.
+            not_empty.push(at);
+            continue;
+        }
         model.device_mut().follow(SegmentAddresses::Recorded { calls: calls(expected), done: 0 });
+        model.assume_capture(fails_at_once(expected));
         record.events.clear();
+        let op = &outside_view(trace, op, &model);
         let failure = replay_op(trace, op, &mut model, &mut record);
         verdict.ops += 1;
         let found = compare(recorded, expected, &record.events, failure.as_ref());
         if let Some((n, recorded_event, modelled_event)) = found {
-            let first = recorded.first_event[i] as usize + n;
+            let first = open + n;
             let show = |event: Option<Event>| {
                 event.map_or_else(|| "nothing more".to_owned(), |event| event.to_string())
             };
@@ -94,9 +107,10 @@ pub(super) fn run(
                 around: around(&model, op, recorded_event, modelled_event),
                 likely: if model.is_damaged() { DAMAGED.into() } else { String::new() },
             });
-            return Run { verdict, stopped_at: Some(at), equal_events: first };
+            return Run { verdict, stopped_at: Some(at), equal_events: first, not_empty };
         }
         verdict.confirm(expected);
+        open = end;
     }
     let end = model.layout();
     verdict.layout = LayoutVerdict::Identical;
@@ -111,7 +125,38 @@ pub(super) fn run(
             likely: String::new(),
         });
     }
-    Run { verdict, stopped_at: None, equal_events: recorded.events.len() }
+    Run { verdict, stopped_at: None, equal_events: recorded.events.len(), not_empty }
+}
+
+/// Whether the next request after operation `i` would be served from the cache.
+fn next_is_cached(trace: &Trace, i: usize, model: &PyTorch) -> bool {
+    let next = trace.ops()[i + 1..].iter().find_map(|op| match op {
+        Op::Alloc(alloc) => Some(alloc),
+        _ => None,
+    });
+    next.is_some_and(|next| model.is_cached(next))
+}
+
+/// A request that gives up without releasing or waiting for anything: a capture is under way, which
+/// a history does not say. (Where there was nothing to release it makes no difference.)
+fn fails_at_once(expected: &[Event]) -> bool {
+    let releases = |event: &Event| {
+        matches!(event.action, Action::SegmentFree | Action::SegmentUnmap | Action::FreeCompleted)
+    };
+    expected.last().is_some_and(|event| event.action == Action::Oom)
+        && !expected.iter().any(releases)
+}
+
+/// An operation that gave back memory of one private pool alone may have been asked of that pool, or
+/// of everything when nothing else could be given back. Only the state tells.
+fn outside_view(trace: &Trace, op: &Op, model: &PyTorch) -> Op {
+    match op {
+        Op::Control(id) => match trace.controls()[*id] {
+            Control::EmptyPool(_) if !model.has_releasable() => Op::EmptyCache,
+            _ => *op,
+        },
+        _ => *op,
+    }
 }
 
 /// The first pair that differs, with its position.

@@ -12,7 +12,7 @@ mod recording;
 mod verdict;
 
 pub use case::verify_case;
-pub use recording::{VerifyOptions, recorded_conf, resolved, verify_trace};
+pub use recording::{VerifyOptions, recorded_conf, refused_settings, resolved, verify_trace};
 pub use verdict::{Difference, LayoutVerdict, Tally, Verdict};
 
 use serde_json::{Value, json};

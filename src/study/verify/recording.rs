@@ -41,8 +41,41 @@ pub fn recorded_conf(
     Ok(conf)
 }
 
+/// Why a recording cannot be compared at all: its settings, or those given, are refused by every
+/// release that can have made it. What the newest of them says.
+pub fn refused_settings(trace: &Trace, options: &VerifyOptions) -> Option<(Release, ConfError)> {
+    let recorded = trace.recorded()?;
+    let mut refused = None;
+    for release in releases_to_try(recorded, options) {
+        match conf_for(release, recorded, options) {
+            Ok(_) => return None,
+            Err(error) => refused = refused.or(Some((release, error))),
+        }
+    }
+    refused
+}
+
+fn conf_for(
+    release: Release,
+    recorded: &Recorded,
+    options: &VerifyOptions,
+) -> Result<AllocConf, ConfError> {
+    match &options.conf {
+        Some(text) => AllocConf::from_string(release, text).map(|(conf, _)| conf),
+        None => recorded_conf(release, recorded.settings.as_ref()),
+    }
+}
+
+fn releases_to_try(recorded: &Recorded, options: &VerifyOptions) -> Vec<Release> {
+    match options.release {
+        Some(release) => vec![release],
+        None => candidates(recorded.releases),
+    }
+}
+
 /// Runs a recording through the model in lock-step. Without a release given, every behaviour that
-/// the file's format allows is tried, the newest first.
+/// the file's format allows is tried, the newest first. A recording whose settings no release takes
+/// is not compared and not exact: see [`refused_settings`].
 ///
 /// # Complexity
 /// A few steps an operation for each release, capacity and pool that has to be tried; most
@@ -57,17 +90,25 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
 /// # Complexity
 /// As [`verify_trace`].
 pub fn resolved(trace: &Trace, options: &VerifyOptions) -> (Trace, Vec<String>) {
-    let needs = trace.recorded().is_some_and(|recorded| !recorded.vanished.is_empty());
-    if needs
-        && let Some(found) = find_terms(trace, options)
-        && let Some((mut resolved, releases)) = found.resolved
-    {
-        for (op, pool) in releases.into_iter().rev() {
-            resolved.insert_control(op, Control::PoolRelease(pool));
+    let needs = trace
+        .recorded()
+        .is_some_and(|recorded| !recorded.vanished.is_empty() || !recorded.maybe_empty.is_empty());
+    let Some(found) = needs.then(|| find_terms(trace, options)).flatten() else {
+        return (trace.clone(), Vec::new());
+    };
+    let (mut resolved, releases) = found.resolved.unwrap_or_else(|| (trace.clone(), Vec::new()));
+    // From the last on, so that the indices before stay what they are.
+    let releases = releases.into_iter().map(|(op, pool)| (op, Some(pool)));
+    let gone = found.run.not_empty.into_iter().map(|op| (op, None));
+    let mut changes: Vec<(OpIndex, Option<PoolId>)> = releases.chain(gone).collect();
+    changes.sort_unstable_by(|a, b| b.cmp(a));
+    for (op, change) in changes {
+        match change {
+            Some(pool) => resolved.insert_control(op, Control::PoolRelease(pool)),
+            None => resolved.remove_op(op),
         }
-        return (resolved, found.run.verdict.inferred);
     }
-    (trace.clone(), Vec::new())
+    (resolved, found.run.verdict.inferred)
 }
 
 /// The terms that explain most of a recording.
@@ -79,10 +120,7 @@ struct Found {
 
 fn find_terms(trace: &Trace, options: &VerifyOptions) -> Option<Found> {
     let recorded = trace.recorded()?;
-    let candidates: Vec<Release> = match options.release {
-        Some(release) => vec![release],
-        None => candidates(recorded.releases),
-    };
+    let candidates = releases_to_try(recorded, options);
     let mut best = best_of(trace, recorded, options, &candidates)?;
     best.run.verdict.notes.extend(recorded.notes.iter().cloned());
     if let Some(difference) = &mut best.run.verdict.difference
@@ -114,11 +152,7 @@ fn best_of(
 ) -> Option<Found> {
     let mut best: Option<Found> = None;
     for &release in candidates {
-        let conf = match &options.conf {
-            Some(text) => AllocConf::from_string(release, text).map(|(conf, _)| conf),
-            None => recorded_conf(release, recorded.settings.as_ref()),
-        };
-        let Ok(conf) = conf else { continue };
+        let Ok(conf) = conf_for(release, recorded, options) else { continue };
         let terms = Terms { release, conf, capacity: options.capacity };
         let found = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
         let is_exact = found.run.verdict.is_exact();

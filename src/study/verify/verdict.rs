@@ -77,7 +77,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether everything is alike.
     pub fn is_exact(&self) -> bool {
-        self.difference.is_none()
+        self.difference.is_none() && self.layout == LayoutVerdict::Identical
     }
 
     pub(super) fn tally(&mut self, action: Action) -> Option<&mut Tally> {
