@@ -2,7 +2,7 @@
 
 use super::{Control, ControlId, Event, Layout, Op, PoolIndex};
 use crate::base::{
-    AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, StreamHandle, StreamId, Table,
+    AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, Span, StreamHandle, StreamId, Table,
 };
 
 /// A stream that a trace names.
@@ -82,6 +82,9 @@ pub struct Recorded {
     pub guessed_sizes: Vec<usize>,
     /// Pending frees in the order in which they completed.
     pub completions: Vec<AllocId>,
+    /// For each expandable segment that the history or the snapshot shows: its stream and the
+    /// addresses that were mapped at any time.
+    pub chains: Vec<(StreamHandle, Span)>,
     /// Operations that are an `empty_cache` only if the request after them could have been served
     /// from the cache: without stacks, releases before new memory may be the request's own.
     pub maybe_empty: Vec<OpIndex>,

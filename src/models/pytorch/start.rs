@@ -22,6 +22,7 @@ impl PyTorch {
         if let Some(recorded) = trace.recorded() {
             self.recorded.expect(&recorded.completions);
         }
+        let reserved_chains = trace.recorded().map_or(&[][..], |recorded| &recorded.chains);
         let mut ids = trace.start_ids().iter().copied();
         let mut chains: FxHashMap<(PoolIdx, StreamId), BlockId> = FxHashMap::default();
         for segment in &trace.start().segments {
@@ -29,7 +30,7 @@ impl PyTorch {
             let pool = self.start_pool(segment, observer);
             let head = if segment.is_expandable {
                 let tail = chains.get(&(pool, stream)).copied();
-                let (head, tail) = self.start_range(segment, pool, stream, tail);
+                let (head, tail) = self.start_range(segment, pool, stream, tail, reserved_chains);
                 chains.insert((pool, stream), tail);
                 head
             } else {
@@ -96,16 +97,27 @@ impl PyTorch {
         pool: PoolIdx,
         stream: StreamId,
         tail: Option<BlockId>,
+        chains: &[(StreamHandle, Span)],
     ) -> (BlockId, BlockId) {
         let span = segment.span();
+        // The history may show that the segment begins below the lowest range that was mapped then.
+        let chain = chains
+            .iter()
+            .find(|(handle, chain)| *handle == segment.stream && chain.contains(span.start));
+        let base = chain.map_or(span.start, |(_, chain)| chain.start);
+        let base_to_end = span.end() - base;
         self.device.adopt(span, true);
         self.reserved += span.size;
         let granule = if segment.is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
-        // A range that lies beyond the address space of the chain before it begins a new one.
-        let tail = tail.filter(|tail| self.blocks[*tail].span().contains(span.start));
+        // A range that lies beyond the address space of the segment before it, or off its grid, begins
+        // a new one.
+        let tail = tail.filter(|tail| {
+            let free = self.blocks[*tail].span();
+            free.contains(span.start) && (span.start - free.start).0 % granule.0 == 0
+        });
         let mut block = tail.unwrap_or_else(|| {
-            let reserve =
-                Span::new(span.start, self.reserve_size().round_up(granule).max(span.size));
+            let size = self.reserve_size().round_up(granule).max(base_to_end);
+            let reserve = Span::new(base, size);
             let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
             self.device.keep_clear_of(reserve);
             self.add_expandable_segment(reserve, granule, pool, stream, order)

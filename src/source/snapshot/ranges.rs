@@ -145,10 +145,39 @@ impl Chains {
             };
             chains.join(Span::new(entry.addr, entry.size), facts, false);
         }
+        chains.judge_by_requests(entries);
         for (addr, mapped) in end.iter().filter(|(_, mapped)| mapped.facts.is_expandable) {
             chains.join(Span::new(addr, mapped.size), mapped.facts, true);
         }
         chains
+    }
+
+    /// Requests tell which half of a pool a chain is: more than 1 MiB is never served by the small
+    /// one. The size of its ranges is a poorer guess, kept where nothing was asked.
+    fn judge_by_requests(&mut self, entries: &[Entry]) {
+        let mut largest: FxHashMap<(StreamHandle, Addr), Bytes> = FxHashMap::default();
+        for entry in entries.iter().filter(|entry| entry.action == Action::Alloc) {
+            if let Some(start) = self.start_of(entry.stream, entry.addr) {
+                let known = largest.entry((entry.stream, start)).or_default();
+                *known = entry.size.max(*known);
+            }
+        }
+        for ((stream, start), size) in largest {
+            if let Some((_, facts)) =
+                self.by_stream.get_mut(&stream).and_then(|by_addr| by_addr.get_mut(&start))
+            {
+                facts.is_small = size <= Bytes::mib(1);
+            }
+        }
+    }
+
+    /// Each chain with its stream, in the order of streams and addresses.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (StreamHandle, Span)> {
+        let mut streams: Vec<_> = self.by_stream.iter().collect();
+        streams.sort_unstable_by_key(|(stream, _)| **stream);
+        streams.into_iter().flat_map(|(stream, by_addr)| {
+            by_addr.iter().map(|(addr, (size, _))| (*stream, Span::new(*addr, *size)))
+        })
     }
 
     /// Joins a range in; what a snapshot says (`is_certain`) counts for the whole chain.

@@ -231,7 +231,7 @@ impl<'a> Lift<'a> {
                 return skipped(Action::Alloc);
             }
         }
-        if requested > 1 && completed == 0 {
+        if requested > 0 && completed == 0 && !self.all_frees_are_pending() {
             return skipped(Action::FreeCompleted);
         }
         if completed > 1 && requested == 0 {
@@ -240,12 +240,23 @@ impl<'a> Lift<'a> {
         Ok(())
     }
 
+    /// Whether the snapshot still shows every freed block as waiting.
+    fn all_frees_are_pending(&self) -> bool {
+        let blocks = self.recorded.end.segments.iter().flat_map(SegmentLayout::blocks_at);
+        let pending: rustc_hash::FxHashSet<Addr> = blocks
+            .filter(|(_, block)| block.state == BlockState::ActivePendingFree)
+            .map(|(addr, _)| addr)
+            .collect();
+        let mut frees = self.entries.iter().filter(|e| e.action == Action::FreeRequested);
+        frees.all(|entry| pending.contains(&entry.addr))
+    }
+
     fn facts_of(&self, entry: &Entry) -> Facts {
         let pool = self.snapshot.pool(entry);
         if matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap)
             && let Some(facts) = self.chains.facts_at(entry.stream, entry.addr)
         {
-            return facts;
+            return Facts { pool: pool.or(facts.pool), ..facts };
         }
         Facts {
             stream: entry.stream,
@@ -309,6 +320,7 @@ impl<'a> Lift<'a> {
             map.insert(addr, id);
         }
         self.recorded.guessed_sizes = guessed;
+        self.recorded.chains = self.chains.iter().collect();
         Ok(())
     }
 
@@ -546,6 +558,8 @@ impl<'a> Lift<'a> {
                 }
             })?;
             match mapped.facts.pool {
+                // An entry that names its pool knows best: address space may have changed hands.
+                _ if self.recorded.events_name_pools => {}
                 Some(known) => pool = known,
                 None => unknown = Some(self.chain_or_segment(addr, &mapped.facts)),
             }
