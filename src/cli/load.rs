@@ -12,7 +12,7 @@ use crate::{
         golden,
         input::{self, Kind},
         json,
-        snapshot::{self, Snapshot},
+        snapshot::{self, PickleError, PickleFault, Snapshot, SnapshotError},
     },
     trace::{Case, Trace, script},
 };
@@ -35,24 +35,25 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
     let mut reader = input::open(path)?;
     let name = || path.display().to_string();
     match input::sniff(&mut reader).with_context(name)? {
-        Kind::Json => {
-            match json_kind(&mut reader).with_context(name)? {
-                JsonKind::Trace => {
-                    let trace = json::read(reader).with_context(name)?;
-                    Ok(Input::Trace(Box::new(trace)))
-                }
-                JsonKind::Case => {
-                    let case = golden::read(reader).with_context(name)?;
-                    Ok(Input::Case(Box::new(case)))
-                }
-                JsonKind::Other => bail!(
-                    "{}: line 1: JSON, but neither a trace (its first line is {{\"format\":\"fragsim-trace\",\"version\":1}}) nor a golden case (\"case\" in its first line); of a snapshot give the pickle itself",
-                    path.display()
-                ),
+        Kind::Json => match json_kind(&mut reader).with_context(name)? {
+            JsonKind::Trace => {
+                let trace = json::read(reader).with_context(name)?;
+                Ok(Input::Trace(Box::new(trace)))
             }
-        }
+            JsonKind::Case => {
+                let case = golden::read(reader).with_context(name)?;
+                Ok(Input::Case(Box::new(case)))
+            }
+            JsonKind::Other => bail!(
+                "{}: line 1: JSON, but neither a trace (its first line is {{\"format\":\"fragsim-trace\",\"version\":1}}) nor a golden case (\"case\" in its first line); of a snapshot give the pickle itself",
+                path.display()
+            ),
+        },
         Kind::Pickle => {
-            let snapshot = snapshot::read_to_end(reader).with_context(name)?;
+            let snapshot = snapshot::read_to_end(reader).map_err(|error| {
+                let cure = cure(&error);
+                anyhow::anyhow!("{}: {error}{cure}", path.display())
+            })?;
             Ok(Input::Snapshot(Box::new(snapshot)))
         }
         Kind::Html => bail!(
@@ -73,6 +74,24 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
     }
 }
 
+/// What to do about a pickle that is no snapshot, where the error does not say.
+fn cure(error: &SnapshotError) -> &'static str {
+    use PickleFault::{Code, Depth, Full, Late, Length, Number, TooLong, Wide};
+    match error {
+        SnapshotError::Format(_) => {
+            "; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
+        }
+        SnapshotError::Pickle(PickleError { fault: Code { .. }, .. }) => {
+            "; give a file of torch.cuda.memory._dump_snapshot()"
+        }
+        SnapshotError::Pickle(PickleError {
+            fault: TooLong { .. } | Wide(_) | Number(_) | Length(_) | Depth | Late | Full,
+            ..
+        }) => "; the file is damaged, or no snapshot",
+        _ => "",
+    }
+}
+
 fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> anyhow::Error {
     let at = error.utf8_error().valid_up_to();
     let byte = error.as_bytes().get(at).copied().unwrap_or_default();
@@ -85,8 +104,8 @@ fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> anyhow::Error {
 /// The name of a file that is read as a trace; where it is called otherwise, why it is read so.
 fn as_text(path: &Path) -> String {
     let name = path.display();
-    let is_named_so = path.extension().is_some_and(|ending| ending == "fragsim")
-        || path.as_os_str() == "-";
+    let is_named_so =
+        path.extension().is_some_and(|ending| ending == "fragsim") || path.as_os_str() == "-";
     if is_named_so {
         name.to_string()
     } else {

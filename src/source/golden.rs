@@ -101,7 +101,7 @@ enum RawEvent {
     Plain(String, u64, u64, u64),
     Pool(String, u64, u64, u64, (u64, u64)),
     Device(String, u64, u64, u64, (u64, u64), u8),
-    Meta(String, u64, u64, u64, (u64, u64), u8, String),
+    Meta(String, u64, u64, u64, (u64, u64), u8, serde::de::IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -131,8 +131,7 @@ pub fn read(reader: impl BufRead) -> Result<Case, GoldenError> {
     let mut lines = reader.lines().zip(1u64..);
     let (first, _) = lines.next().ok_or(GoldenError::Cut { line: 0 })?;
     let first = first.map_err(|source| GoldenError::Read { line: 1, source })?;
-    let head: Head =
-        serde_json::from_str(&first).map_err(|error| json(1, &error))?;
+    let head: Head = serde_json::from_str(&first).map_err(|error| json(1, &error))?;
     let mut setup = setup(&head)?;
     let mut steps = Vec::new();
     let mut last = 1;
@@ -143,16 +142,14 @@ pub fn read(reader: impl BufRead) -> Result<Case, GoldenError> {
             continue;
         }
         if text.starts_with("{\"final\"") {
-            let end: End =
-                serde_json::from_str(&text).map_err(|error| json(line, &error))?;
+            let end: End = serde_json::from_str(&text).map_err(|error| json(line, &error))?;
             if !end.r#final {
                 return Err(wrong(line, "a final line that says it is not final"));
             }
             let layouts = layouts(&end.segments, line)?;
             return Ok(Case { setup, steps, end_stats: end.stats, end: layouts });
         }
-        let step: Step =
-            serde_json::from_str(&text).map_err(|error| json(line, &error))?;
+        let step: Step = serde_json::from_str(&text).map_err(|error| json(line, &error))?;
         let step = convert(step, line, &head)?;
         name_streams(&step, &mut setup.streams);
         steps.push(step);
@@ -208,10 +205,7 @@ fn event_mode(text: &str, line: u64) -> Result<EventMode, GoldenError> {
 /// Streams that the first line does not list (those of a second device) get the handle that the
 /// first event on them shows.
 fn name_streams(step: &CaseStep, streams: &mut Vec<Stream>) {
-    let used = match step.asked {
-        Asked::Alloc(_, _, stream) | Asked::RecordStream(_, stream) => stream,
-        _ => return,
-    };
+    let (Asked::Alloc(_, _, used) | Asked::RecordStream(_, used)) = step.asked else { return };
     while streams.len() <= usize::from(used.0) {
         let mut stream = Stream::numbered(StreamId::from_index(streams.len()));
         if let (Asked::Alloc(..), Some((_, event))) = (&step.asked, step.events.last()) {

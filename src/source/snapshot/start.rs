@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{Addr, Bytes, Span},
-    trace::Layout,
+    trace::{Layout, SegmentLayout},
 };
 
 /// A block that was live before the first entry.
@@ -59,17 +59,15 @@ impl StartLive {
                     }
                     pending.insert(addr);
                 }
-                Action::FreeCompleted => {
-                    if !pending.remove(&addr) {
-                        if !touched.insert(addr) {
-                            let message =
-                                format!("completes the free of {addr}, which nobody requested");
-                            return Err((at, Misfit(message)));
-                        }
-                        // A ring that overwrote the request of this very free.
-                        let is_tail = at == 0;
-                        start.push(entry, at, !is_tail);
+                Action::FreeCompleted if !pending.remove(&addr) => {
+                    if !touched.insert(addr) {
+                        let message =
+                            format!("completes the free of {addr}, which nobody requested");
+                        return Err((at, Misfit(message)));
                     }
+                    // A ring that overwrote the request of this very free.
+                    let is_tail = at == 0;
+                    start.push(entry, at, !is_tail);
                 }
                 _ => {}
             }
@@ -117,7 +115,7 @@ impl StartLive {
         touched: &FxHashSet<Addr>,
     ) {
         let mut shown: FxHashMap<Addr, BlockState> = FxHashMap::default();
-        for (addr, block) in end.segments.iter().flat_map(|segment| segment.blocks_at()) {
+        for (addr, block) in end.segments.iter().flat_map(SegmentLayout::blocks_at) {
             if block.state == BlockState::Inactive {
                 continue;
             }
@@ -146,5 +144,51 @@ impl StartLive {
     /// The first block that lies in no segment.
     pub(super) fn first_outside(&self, is_inside: impl Fn(Span) -> bool) -> Option<&Live> {
         self.blocks.iter().find(|block| !is_inside(Span::new(block.addr, Bytes(1))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::snapshot::rows::EMPTY;
+
+    fn entry(action: Action, addr: u64, size: u64) -> Entry {
+        Entry { action, addr: Addr(addr), size: Bytes(size), ..EMPTY }
+    }
+
+    fn freed(addr: u64, size: u64) -> [Entry; 2] {
+        [entry(Action::FreeRequested, addr, size), entry(Action::FreeCompleted, addr, size)]
+    }
+
+    /// The end of the first block that was there at the start, as far as `limit`.
+    fn end(entries: &[Entry], limit: u64) -> Option<u64> {
+        let start = StartLive::of(entries, &Layout::default()).unwrap();
+        start.measured_end(&start.blocks[0], Addr(limit)).map(|addr| addr.0)
+    }
+
+    #[test]
+    fn what_is_served_behind_a_block_shows_where_it_ends() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[entry(Action::Alloc, 1024, 512), requested, completed], 4096), Some(1024));
+    }
+
+    #[test]
+    fn what_is_served_after_the_block_was_freed_shows_nothing() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[requested, completed, entry(Action::Alloc, 1024, 512)], 4096), None);
+    }
+
+    #[test]
+    fn what_is_served_behind_the_next_block_shows_nothing() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[entry(Action::Alloc, 8192, 512), requested, completed], 4096), None);
+    }
+
+    #[test]
+    fn the_first_request_that_is_served_there_counts() {
+        let [requested, completed] = freed(0, 700);
+        let entries =
+            [entry(Action::Alloc, 2048, 9), entry(Action::Alloc, 3072, 9), requested, completed];
+        assert_eq!(end(&entries, 4096), Some(2048));
     }
 }

@@ -176,7 +176,7 @@ impl<'a> Lift<'a> {
         format!("device_traces[{}][{entry}]", self.index)
     }
 
-    fn misfit(&self, entry: usize, misfit: Misfit) -> HistoryError {
+    fn misfit(&self, entry: usize, misfit: &Misfit) -> HistoryError {
         let name = self.entries[entry].action.name();
         HistoryError::Inconsistent {
             place: self.place(entry),
@@ -187,9 +187,9 @@ impl<'a> Lift<'a> {
     fn lift(mut self) -> Result<Trace, HistoryError> {
         self.refuse_skipped_actions()?;
         let start_live = StartLive::of(self.entries, &self.recorded.end)
-            .map_err(|(entry, misfit)| self.misfit(entry, misfit))?;
+            .map_err(|(entry, misfit)| self.misfit(entry, &misfit))?;
         if let Some((entry, misfit)) = overlap::first_overlap(self.entries, &start_live) {
-            return Err(self.misfit(entry, misfit));
+            return Err(self.misfit(entry, &misfit));
         }
         self.rewind()?;
         self.build_start(&start_live)?;
@@ -268,7 +268,7 @@ impl<'a> Lift<'a> {
                 }
                 _ => Ok(()),
             };
-            done.map_err(|misfit| self.misfit(at, misfit))?;
+            done.map_err(|misfit| self.misfit(at, &misfit))?;
         }
         Ok(())
     }
@@ -471,7 +471,7 @@ impl<'a> Lift<'a> {
         match entry.action {
             Action::SegmentAlloc | Action::SegmentMap => {
                 let facts = self.made.get(&at).copied().unwrap_or_else(|| self.facts_of(entry));
-                self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, misfit))?;
+                self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, &misfit))?;
                 if facts.pool.is_none() {
                     let stream = self.builder.stream_of(entry.stream)?;
                     let segment =
@@ -481,7 +481,7 @@ impl<'a> Lift<'a> {
                 }
             }
             Action::SegmentFree | Action::SegmentUnmap => {
-                let facts = self.ranges.take(span).map_err(|misfit| self.misfit(at, misfit))?;
+                let facts = self.ranges.take(span).map_err(|misfit| self.misfit(at, &misfit))?;
                 let key = self.chain_or_segment(entry.addr, facts.is_expandable);
                 if let Some(gone) = self.vanishing.get_mut(&key) {
                     gone.segment.freed_by = op;
