@@ -376,7 +376,7 @@ fn json_errors_name_the_line_and_the_key() {
         "\n{\"op\":\"free\",\"id\":0,\"sise\":1}",
         "line 3: unknown field `sise`, expected `id` or `pending`",
     );
-    json_refuses(r#"{"op":"snapshot","x":1}"#, "line 2: unknown field `x`, there are no fields");
+    json_refuses(r#"{"op":"snapshot","x":1}"#, "line 2: unknown field `x`, expected `pool`");
     json_refuses(r#"{"op":"free","id":7}"#, "line 2: '7' is not live: it was never allocated");
     json_refuses(
         r#"{"op":"alloc","id":7,"size":1,"stream":1}"#,

@@ -124,7 +124,7 @@ fn a_pickle_that_names_a_class() {
         "run.pickle",
         bytes,
         expect![
-            "byte 15: opcode STACK_GLOBAL (__main__.C) would run code; a memory snapshot holds plain data only"
+            "byte 15: opcode STACK_GLOBAL (__main__.C) would run code; a memory snapshot holds plain data only; give a file of torch.cuda.memory._dump_snapshot()"
         ],
     );
 }
@@ -136,7 +136,7 @@ fn a_pickle_that_calls_a_function() {
         "run.pickle",
         bytes,
         expect![
-            "byte 2: opcode GLOBAL (posix.system) would run code; a memory snapshot holds plain data only"
+            "byte 2: opcode GLOBAL (posix.system) would run code; a memory snapshot holds plain data only; give a file of torch.cuda.memory._dump_snapshot()"
         ],
     );
 }
@@ -362,7 +362,7 @@ fn blocks_that_overlap() {
     check_snapshot(
         &changes,
         expect![
-            "segments[0].blocks[1]: the block at 0x7f0000000100 overlaps the one before it by 256 bytes"
+            "segments[0].blocks[1]: the block at 0x7f0000000100 overlaps the one before it by 256 bytes; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
         ],
     );
 }
@@ -373,7 +373,7 @@ fn blocks_that_do_not_fill_their_segment() {
     check_snapshot(
         &changes,
         expect![
-            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 1049088 bytes, but its total_size is 2097152; this is no state of an allocator"
+            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 1049088 bytes, but its total_size is 2097152; this is no state of an allocator; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
         ],
     );
 }
@@ -383,7 +383,7 @@ fn segments_that_overlap() {
     check_snapshot(
         &[("/segments/-", segment(0, BASE + (1 << 20)))],
         expect![
-            "segments[1]: the segment at 0x7f0000100000 overlaps the one at 0x7f0000000000 (cuda:0)"
+            "segments[1]: the segment at 0x7f0000100000 overlaps the one at 0x7f0000000000 (cuda:0); the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
         ],
     );
 }
@@ -423,7 +423,7 @@ fn a_state_that_does_not_exist() {
     check_snapshot(
         &[("/segments/0/blocks/0/state", json!("gone"))],
         expect![
-            "segments[0].blocks[0].state: is 'gone'; expected active_allocated, active_pending_free or inactive"
+            "segments[0].blocks[0].state: is 'gone'; expected active_allocated, active_pending_free or inactive; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
         ],
     );
 }
