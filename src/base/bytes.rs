@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(read("18446744073709551615"), Ok(u64::MAX));
         assert_eq!(read("18446744073709551616"), Err("not a number of at most 64 bits"));
         assert_eq!(read("17000000T"), Err("more than 64 bits"));
-        assert_eq!(read("-1"), Err("unknown unit"));
+        assert_eq!(read("-1"), Err("a size cannot be negative"));
         assert_eq!(read("GiB"), Err("no number"));
         assert_eq!(read("1.2.3"), Err("not a number"));
         assert_eq!(read("5."), Err("ends in a point"));

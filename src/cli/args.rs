@@ -152,7 +152,8 @@ pub(super) struct ReplayArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     fragsim inspect run.pickle\n  \
-    fragsim inspect run.pickle.zst --format json")]
+    fragsim inspect run.pickle.zst --format json\n\n\
+    Exit status: 0 done, 2 unreadable input or a history that contradicts itself.")]
 pub(super) struct InspectArgs {
     /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
     #[arg(value_name = "FILE")]

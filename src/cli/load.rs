@@ -12,7 +12,7 @@ use crate::{
         golden,
         input::{self, Kind},
         json,
-        snapshot::{self, Snapshot},
+        snapshot::{self, PickleError, PickleFault, Snapshot, SnapshotError},
     },
     trace::{Case, Trace, script},
 };
@@ -50,7 +50,10 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
             ),
         },
         Kind::Pickle => {
-            let snapshot = snapshot::read_to_end(reader).with_context(name)?;
+            let snapshot = snapshot::read_to_end(reader).map_err(|error| {
+                let cure = cure(&error);
+                anyhow::anyhow!("{}: {error}{cure}", path.display())
+            })?;
             Ok(Input::Snapshot(Box::new(snapshot)))
         }
         Kind::Html => bail!(
@@ -68,6 +71,24 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
             let trace = script::parse(&text).with_context(|| as_text(path))?;
             Ok(Input::Trace(Box::new(trace)))
         }
+    }
+}
+
+/// What to do about a pickle that is no snapshot, where the error does not say.
+fn cure(error: &SnapshotError) -> &'static str {
+    use PickleFault::{Code, Depth, Full, Late, Length, Number, TooLong, Wide};
+    match error {
+        SnapshotError::Format(_) => {
+            "; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
+        }
+        SnapshotError::Pickle(PickleError { fault: Code { .. }, .. }) => {
+            "; give a file of torch.cuda.memory._dump_snapshot()"
+        }
+        SnapshotError::Pickle(PickleError {
+            fault: TooLong { .. } | Wide(_) | Number(_) | Length(_) | Depth | Late | Full,
+            ..
+        }) => "; the file is damaged, or no snapshot",
+        _ => "",
     }
 }
 

@@ -96,7 +96,7 @@ pub fn text(document: &InspectDocument) -> String {
     match &document.torch {
         Some([oldest, newest]) if oldest == newest => row("PyTorch", oldest.clone()),
         Some([oldest, newest]) => {
-            row("PyTorch", format!("{oldest} to {newest} can have written it"))
+            row("PyTorch", format!("{oldest} to {newest} can have written it"));
         }
         None => {}
     }

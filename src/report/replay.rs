@@ -269,39 +269,35 @@ pub fn text(document: &ReplayDocument, on_oom: OnOom) -> String {
 
 fn outcome_text(document: &ReplayDocument, on_oom: OnOom, out: &mut String) {
     let (ops, total) = (document.ops, document.ops_total);
+    for failure in &document.recorded_failures {
+        let (op, size) = (failure.op, Bytes(failure.requested_bytes));
+        let _ = match &failure.message {
+            Some(message) => writeln!(
+                out,
+                "OUT OF MEMORY before operation {op}, as in the recording: the request of {size} fails again\n  {}",
+                message.trim_end()
+            ),
+            None => writeln!(
+                out,
+                "SERVED now: the request of {size} before operation {op}, which failed in the recording"
+            ),
+        };
+    }
+    let others = if document.recorded_failures.is_empty() { "" } else { " other" };
     match &document.oom {
         None if ops == total => {
-            let _ = writeln!(out, "completed: all {ops} operations were served");
+            let _ = writeln!(out, "completed: all {ops}{others} operations were served");
         }
         None => {
-            let _ = writeln!(out, "stopped before operation {ops} of {total}: all were served");
+            let _ =
+                writeln!(out, "stopped before operation {ops} of {total}: all{others} were served");
         }
         Some(oom) => {
             let kind = if oom.is_oom { "OUT OF MEMORY" } else { "ERROR" };
             let _ = writeln!(out, "{kind} at operation {} of {total}", oom.op);
             let _ = writeln!(out, "  {}", oom.message.trim_end());
             if on_oom == OnOom::Skip {
-                let _ = writeln!(out, "  {} requests failed and were skipped", document.failures);
-            }
-        }
-    }
-    for failure in &document.recorded_failures {
-        let size = Bytes(failure.requested_bytes);
-        match &failure.message {
-            None => {
-                let _ = writeln!(
-                    out,
-                    "the request of {size} that failed in the recording, before operation {}: SERVED now",
-                    failure.op
-                );
-            }
-            Some(message) => {
-                let _ = writeln!(
-                    out,
-                    "the request of {size} that failed in the recording, before operation {}: FAILS again\n  {}",
-                    failure.op,
-                    message.trim_end()
-                );
+                let _ = writeln!(out, "  {} failed in all and were skipped", document.failures);
             }
         }
     }

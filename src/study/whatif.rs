@@ -314,3 +314,87 @@ fn ask_again(model: &PyTorch, at: OpIndex, request: &AllocOp, trace: &Trace) -> 
     }
     AskedAgain { op: at, asked, error: served.err() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{Addr, Release, StreamHandle, StreamId},
+        trace::{Event, Recorded, script},
+    };
+
+    /// `a` is served, 30 MiB are refused, `a` is freed.
+    fn recorded() -> Trace {
+        let mut builder = TraceBuilder::new(DeviceIndex(0));
+        let id = builder.alloc(Bytes::mib(3), StreamId(0), None).unwrap();
+        builder.alloc(Bytes::mib(30), StreamId(0), None).unwrap();
+        builder.free(id, false).unwrap();
+        let event = |action| Event {
+            action,
+            addr: Addr(0),
+            size: Bytes(1),
+            stream: StreamHandle(0),
+            pool: crate::base::PoolId::DEFAULT,
+        };
+        builder.recorded(Recorded {
+            events: vec![
+                event(Action::Alloc),
+                event(Action::Oom),
+                event(Action::FreeRequested),
+                event(Action::FreeCompleted),
+            ],
+            first_event: vec![0, 1, 2, 4],
+            ..Recorded::default()
+        });
+        builder.build()
+    }
+
+    fn replay(trace: &Trace, start: Start, capacity: Bytes) -> Replayed {
+        let program = Program::of(trace, start).unwrap();
+        let release = Release::NEWEST;
+        whatif(&program, &Terms::new(release, AllocConf::new(release), capacity))
+    }
+
+    #[test]
+    fn a_request_that_failed_in_the_recording_is_no_part_of_the_program() {
+        let program = Program::of(&recorded(), Start::AsRecorded).unwrap();
+        assert_eq!(program.asked(), 2);
+        let (before, request) = program.failed[0];
+        assert_eq!((before, request.size), (OpIndex(1), Bytes::mib(30)));
+    }
+
+    #[test]
+    fn a_request_that_failed_in_the_recording_is_asked_again_at_its_place() {
+        let tight = replay(&recorded(), Start::AsRecorded, Bytes::mib(40));
+        assert!(tight.asked_again[0].error.as_ref().is_some_and(AllocError::is_oom));
+        assert_eq!(tight.asked_again[0].op, OpIndex(1));
+        let roomy = replay(&recorded(), Start::AsRecorded, Bytes::gib(1));
+        assert_eq!(roomy.asked_again[0].error, None);
+        for replayed in [tight, roomy] {
+            assert!(replayed.outcome.completed);
+            assert_eq!(replayed.stats.num_ooms, 0);
+            assert_eq!(replayed.stats.reserved_bytes.all.peak, 20 << 20);
+        }
+    }
+
+    const STARTED: &str = "start 0x7f0000000000 large | . 10MiB | a 3MiB(3000000) | . 7MiB\nfree a";
+
+    #[test]
+    fn a_start_is_taken_over_as_it_lay() {
+        let trace = script::parse(STARTED).unwrap();
+        let program = Program::of(&trace, Start::AsRecorded).unwrap();
+        assert_eq!((program.reallocated, program.asked()), (0, 1));
+        assert_eq!(program.trace.start(), trace.start());
+    }
+
+    #[test]
+    fn blocks_of_the_start_are_asked_for_as_they_were_requested() {
+        let trace = script::parse(STARTED).unwrap();
+        let program = Program::of(&trace, Start::Reallocate).unwrap();
+        assert_eq!((program.reallocated, program.asked()), (1, 2));
+        assert!(program.trace.start().segments.is_empty());
+        let replayed = replay(&trace, Start::Reallocate, Bytes::gib(1));
+        assert_eq!(replayed.stats.requested_bytes.all.peak, 3_000_000);
+        assert_eq!(replayed.stats.allocated_bytes.all.current, 0);
+    }
+}

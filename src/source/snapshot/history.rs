@@ -154,3 +154,102 @@ fn push_empties(all: &mut Vec<Operation>, entries: &[Entry], range: Range<usize>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::{
+        base::{Addr, Bytes},
+        source::snapshot::{rows::EMPTY, text::ContextId},
+    };
+
+    /// Entries in short: `m` and `u` map and unmap, `s` and `r` make and release a segment, `a`
+    /// allocates, `o` runs out of memory, `f` requests a free, `c` completes one, `S` is a snapshot,
+    /// `#` an annotation; then an address, and the stack after `@`.
+    fn entries(text: &str) -> Vec<Entry> {
+        let entry = |word: &str| {
+            let (word, context) = word.split_once('@').map_or((word, None), |(word, stack)| {
+                (word, ContextId::new(stack.parse().unwrap()))
+            });
+            let (kind, addr) = word.split_at(1);
+            Entry {
+                action: match kind {
+                    "m" => Action::SegmentMap,
+                    "u" => Action::SegmentUnmap,
+                    "s" => Action::SegmentAlloc,
+                    "r" => Action::SegmentFree,
+                    "a" => Action::Alloc,
+                    "o" => Action::Oom,
+                    "f" => Action::FreeRequested,
+                    "c" => Action::FreeCompleted,
+                    "S" => Action::Snapshot,
+                    "#" => Action::Annotate,
+                    other => panic!("no entry is called {other}"),
+                },
+                addr: Addr(addr.parse().unwrap_or(0)),
+                size: Bytes(1),
+                context,
+                ..EMPTY
+            }
+        };
+        text.split_whitespace().map(entry).collect()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "a picture reads best as a value")]
+    fn check(text: &str, expected: Expect) {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let show =
+            |op: &Operation| format!("{:?}({})", op.kind, words[op.entries.clone()].join(" "));
+        let shown: Vec<String> = operations(&entries(text)).iter().map(show).collect();
+        expected.assert_eq(&shown.join(" "));
+    }
+
+    #[test]
+    fn a_request_owns_the_new_memory_before_it() {
+        check("s1 a1 a2 m3 m4 a3", expect!["Malloc(s1 a1) Malloc(a2) Malloc(m3 m4 a3)"]);
+    }
+
+    #[test]
+    fn a_free_completes_at_once_or_waits() {
+        check("f1 c1 f2 f3 c3", expect!["Free(f1 c1) Free(f2) Free(f3 c3)"]);
+    }
+
+    #[test]
+    fn a_request_owns_the_completions_that_it_found() {
+        check("a1 f1 f2 c1 c2 a3", expect!["Malloc(a1) Free(f1) Free(f2) Malloc(c1 c2 a3)"]);
+    }
+
+    #[test]
+    fn a_request_releases_memory_to_ask_the_device_again() {
+        check("r1 u2 s3 a3", expect!["Malloc(r1 u2 s3 a3)"]);
+        check("r1 o0", expect!["Malloc(r1 o0)"]);
+    }
+
+    #[test]
+    fn a_release_without_new_memory_is_an_empty_cache() {
+        check("r1 r2 a3", expect!["EmptyCache(r1 r2) Malloc(a3)"]);
+        check("r1", expect!["EmptyCache(r1)"]);
+    }
+
+    #[test]
+    fn a_release_under_another_stack_is_an_empty_cache() {
+        check("r1@1 r2@2 s3@2 a3@2", expect!["EmptyCache(r1@1) Malloc(r2@2 s3@2 a3@2)"]);
+    }
+
+    #[test]
+    fn completions_between_releases_show_a_second_empty_cache() {
+        check("S0 c1 r1 c2 r2", expect!["Snapshot(S0) EmptyCache(c1 r1) EmptyCache(c2 r2)"]);
+    }
+
+    #[test]
+    fn the_first_entry_of_a_full_ring_may_be_half_a_free() {
+        check("c1 a2", expect!["FreeTail(c1) Malloc(a2)"]);
+    }
+
+    #[test]
+    fn snapshots_and_annotations_stand_alone() {
+        check("S0 a1 #0 f1 c1", expect!["Snapshot(S0) Malloc(a1) Annotate(#0) Free(f1 c1)"]);
+    }
+}

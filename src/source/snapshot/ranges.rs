@@ -216,3 +216,70 @@ impl Chains {
         self.at(stream, addr).map(|(_, facts)| facts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    const PLAIN: Facts =
+        Facts { stream: StreamHandle(0), pool: None, is_small: false, is_expandable: false };
+    const RANGE: Facts = Facts { is_expandable: true, ..PLAIN };
+
+    fn span(start: u64, size: u64) -> Span {
+        Span::new(Addr(start), Bytes(size))
+    }
+
+    fn with(spans: &[(u64, u64)], facts: Facts) -> Ranges {
+        let mut ranges = Ranges::default();
+        for (start, size) in spans {
+            ranges.add(span(*start, *size), facts).unwrap();
+        }
+        ranges
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "a picture reads best as a value")]
+    fn check(ranges: &Ranges, expected: Expect) {
+        let shown: Vec<String> =
+            ranges.iter().map(|(addr, m)| format!("{}+{}", addr.0, m.size.0)).collect();
+        expected.assert_eq(&shown.join(" "));
+    }
+
+    #[test]
+    fn expandable_ranges_that_touch_are_one() {
+        check(&with(&[(0, 10), (20, 10), (10, 10)], RANGE), expect!["0+30"]);
+        check(&with(&[(0, 10), (20, 10), (10, 10)], PLAIN), expect!["0+10 10+10 20+10"]);
+    }
+
+    #[test]
+    fn ranges_of_two_streams_stay_apart() {
+        let mut ranges = with(&[(0, 10)], RANGE);
+        ranges.add(span(10, 10), Facts { stream: StreamHandle(7), ..RANGE }).unwrap();
+        check(&ranges, expect!["0+10 10+10"]);
+    }
+
+    #[test]
+    fn any_part_of_an_expandable_range_can_be_unmapped() {
+        let mut ranges = with(&[(0, 30)], RANGE);
+        ranges.take(span(10, 10)).unwrap();
+        check(&ranges, expect!["0+10 20+10"]);
+    }
+
+    #[test]
+    fn a_segment_goes_as_a_whole() {
+        let mut ranges = with(&[(0, 30)], PLAIN);
+        let misfit = ranges.take(span(10, 10)).unwrap_err();
+        expect!["the segment at 0x0 has 30 bytes"].assert_eq(&misfit.0);
+        let misfit = ranges.take(span(40, 10)).unwrap_err();
+        expect!["there is no memory at 0x28+10"].assert_eq(&misfit.0);
+        ranges.take(span(0, 30)).unwrap();
+        check(&ranges, expect![""]);
+    }
+
+    #[test]
+    fn memory_is_not_there_twice() {
+        let misfit = with(&[(0, 30)], PLAIN).add(span(20, 20), PLAIN).unwrap_err();
+        expect!["memory at 0x14+20 overlaps the segment at 0x0"].assert_eq(&misfit.0);
+    }
+}

@@ -41,7 +41,8 @@ pub(super) struct Rows {
     pub(super) unknown: Vec<(u32, Value)>,
 }
 
-const EMPTY: Entry = Entry {
+/// An entry before its keys are read.
+pub(super) const EMPTY: Entry = Entry {
     addr: Addr(0),
     size: Bytes(0),
     stream: StreamHandle(0),

@@ -146,3 +146,49 @@ impl StartLive {
         self.blocks.iter().find(|block| !is_inside(Span::new(block.addr, Bytes(1))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::snapshot::rows::EMPTY;
+
+    fn entry(action: Action, addr: u64, size: u64) -> Entry {
+        Entry { action, addr: Addr(addr), size: Bytes(size), ..EMPTY }
+    }
+
+    fn freed(addr: u64, size: u64) -> [Entry; 2] {
+        [entry(Action::FreeRequested, addr, size), entry(Action::FreeCompleted, addr, size)]
+    }
+
+    /// The end of the first block that was there at the start, as far as `limit`.
+    fn end(entries: &[Entry], limit: u64) -> Option<u64> {
+        let start = StartLive::of(entries, &Layout::default()).unwrap();
+        start.measured_end(&start.blocks[0], Addr(limit)).map(|addr| addr.0)
+    }
+
+    #[test]
+    fn what_is_served_behind_a_block_shows_where_it_ends() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[entry(Action::Alloc, 1024, 512), requested, completed], 4096), Some(1024));
+    }
+
+    #[test]
+    fn what_is_served_after_the_block_was_freed_shows_nothing() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[requested, completed, entry(Action::Alloc, 1024, 512)], 4096), None);
+    }
+
+    #[test]
+    fn what_is_served_behind_the_next_block_shows_nothing() {
+        let [requested, completed] = freed(0, 700);
+        assert_eq!(end(&[entry(Action::Alloc, 8192, 512), requested, completed], 4096), None);
+    }
+
+    #[test]
+    fn the_first_request_that_is_served_there_counts() {
+        let [requested, completed] = freed(0, 700);
+        let entries =
+            [entry(Action::Alloc, 2048, 9), entry(Action::Alloc, 3072, 9), requested, completed];
+        assert_eq!(end(&entries, 4096), Some(2048));
+    }
+}

@@ -190,9 +190,13 @@ fn compare(
 fn describe(trace: &Trace, op: &Op) -> String {
     match op {
         Op::Alloc(alloc) => format!(
-            "alloc {} ({} bytes) on stream {}{}",
+            "alloc {}{} on stream {}{}",
             alloc.size,
-            alloc.size.0,
+            if alloc.size > Bytes::kib(1) {
+                format!(" ({} bytes)", alloc.size.0)
+            } else {
+                String::new()
+            },
             trace.streams()[alloc.stream].handle,
             alloc.pool.map(|pool| format!(" in pool {}", trace.pools()[pool])).unwrap_or_default()
         ),

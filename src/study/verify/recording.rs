@@ -280,3 +280,49 @@ fn candidates((oldest, newest): (Release, Release)) -> Vec<Release> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::DeviceIndex,
+        trace::{RecordedSettings, TraceBuilder},
+    };
+
+    fn release(text: &str) -> Release {
+        text.parse().unwrap()
+    }
+
+    fn recorded(conf: &str) -> Trace {
+        let mut builder = TraceBuilder::new(DeviceIndex(0));
+        builder.recorded(Recorded {
+            releases: (release("2.10"), release("2.11")),
+            settings: Some(RecordedSettings { conf: conf.into(), ..RecordedSettings::default() }),
+            first_event: vec![0],
+            ..Recorded::default()
+        });
+        builder.build()
+    }
+
+    #[test]
+    fn one_release_of_each_behaviour_is_tried_the_newest_first() {
+        let tried = |oldest, newest| {
+            let all = candidates((release(oldest), release(newest)));
+            all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(tried("2.1", "2.15"), "2.15 2.14 2.12 2.11 2.9 2.3");
+        assert_eq!(tried("2.4", "2.6"), "2.6");
+        assert_eq!(tried("2.8", "2.10"), "2.10 2.9");
+    }
+
+    #[test]
+    fn settings_that_no_release_takes_leave_nothing_to_compare() {
+        let options = VerifyOptions::default();
+        let refused = refused_settings(&recorded("max_split_mb:20"), &options);
+        assert_eq!(refused.unwrap().0, release("2.11"));
+        assert!(!verify_trace(&recorded("max_split_mb:20"), &options).is_exact());
+        assert!(refused_settings(&recorded("max_split_size_mb:20"), &options).is_none());
+        let given = VerifyOptions { conf: Some(String::new()), ..options };
+        assert!(refused_settings(&recorded("max_split_mb:20"), &given).is_none());
+    }
+}

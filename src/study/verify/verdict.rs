@@ -144,3 +144,25 @@ impl Verdict {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact() -> Verdict {
+        Verdict { layout: LayoutVerdict::Identical, ..Verdict::default() }
+    }
+
+    #[test]
+    fn what_was_not_compared_is_not_exact() {
+        assert!(!Verdict::default().is_exact());
+        assert!(exact().is_exact());
+    }
+
+    #[test]
+    fn several_devices_are_exact_only_together() {
+        assert!(exact().join(exact()).is_exact());
+        assert!(!exact().join(Verdict::default()).is_exact());
+        assert!(!Verdict::default().join(exact()).is_exact());
+    }
+}
