@@ -166,6 +166,11 @@ impl PyTorch {
         }
     }
 
+    /// Gives back what is known to be done, as the next request would.
+    pub fn poll(&mut self) {
+        self.process_events(&mut ());
+    }
+
     fn finish_recorded<O: Observer>(&mut self, block: BlockId, observer: &mut O) {
         self.blocks[block].in_use_elsewhere = false;
         self.free_block(block, observer);

@@ -60,9 +60,7 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
         let from = at;
         let kind = match entry.action {
             Action::FreeRequested => {
-                let completes = entries.get(at + 1).is_some_and(|next| {
-                    next.action == Action::FreeCompleted && next.addr == entry.addr
-                });
+                let completes = completes(&entries[at..]);
                 at += 1 + usize::from(completes);
                 Kind::Free
             }
@@ -105,6 +103,18 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
         all.push(Operation { kind, entries: from..at });
     }
     all
+}
+
+/// Whether the entry after a free is its second half, and not the completion of a pending free that
+/// the next operation waited for: that one has the stack of the releases behind it.
+fn completes(run: &[Entry]) -> bool {
+    let [free, next, rest @ ..] = run else { return false };
+    let is_waited_for = next.context.is_some()
+        && next.context != free.context
+        && rest
+            .first()
+            .is_some_and(|behind| behind.context == next.context && is_release(behind.action));
+    next.action == Action::FreeCompleted && next.addr == free.addr && !is_waited_for
 }
 
 /// Where the request's own entries begin in a run that ends with it.
@@ -223,8 +233,14 @@ mod tests {
 
     #[test]
     fn a_request_releases_memory_to_ask_the_device_again() {
-        check("r1 u2 s3 a3", expect!["Malloc(r1 u2 s3 a3)"]);
+        check("r1@1 u2@1 s3@1 a3@1", expect!["Malloc(r1@1 u2@1 s3@1 a3@1)"]);
         check("r1 o0", expect!["Malloc(r1 o0)"]);
+    }
+
+    #[test]
+    fn without_stacks_releases_before_new_memory_may_be_an_empty_cache() {
+        check("r1 u2 s3 a3", expect!["MaybeEmptyCache(r1 u2) Malloc(s3 a3)"]);
+        check("m1 r2 s3 a3", expect!["Malloc(m1 r2 s3 a3)"]);
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl<'a> Lift<'a> {
                 return skipped(Action::Alloc);
             }
         }
-        if requested > 0 && completed == 0 && !self.all_frees_are_pending() {
+        if requested > 1 && completed == 0 && !self.all_frees_are_pending() {
             return skipped(Action::FreeCompleted);
         }
         if completed > 1 && requested == 0 {

@@ -30,8 +30,13 @@ pub(super) struct Run {
     pub stopped_at: Option<OpIndex>,
     /// Entries of the history before the first difference.
     pub equal_events: usize,
-    /// Operations that were no `empty_cache` after all: see [`Recorded::maybe_empty`].
-    pub not_empty: Vec<OpIndex>,
+    /// Operations that the request after them did itself: see [`Recorded::maybe_empty`] and
+    /// [`waits_for_completions`].
+    pub not_asked: Vec<OpIndex>,
+    /// What the recording has where it differs.
+    pub expected: Option<Event>,
+    /// Whether `expandable_segments` was on there.
+    pub was_expandable: bool,
 }
 
 /// What the driver did during one operation.
@@ -47,15 +52,15 @@ fn calls(events: &[Event]) -> Vec<RecordedCall> {
     events.iter().filter_map(call).collect()
 }
 
-/// Compares a recording with the model, up to the first difference. `releases` are pools that their
-/// owners let go before an operation, in order; the history does not tell.
+/// Compares a recording with the model, up to the first difference. `facts` are calls that no
+/// history records, each before an operation, in order.
 pub(super) fn run(
     trace: &Trace,
     recorded: &Recorded,
     terms: &Terms,
-    releases: &[(OpIndex, PoolId)],
+    facts: &[(OpIndex, Control)],
 ) -> Run {
-    let mut releases = releases;
+    let mut facts = facts;
     let mut verdict = Verdict { release: terms.release, ..Verdict::default() };
     verdict.expect(&recorded.events);
     let total = terms.capacity.unwrap_or(UNKNOWN_CAPACITY);
@@ -68,15 +73,24 @@ pub(super) fn run(
     // Where the events begin that the next operation has to explain.
     let mut open = 0;
     let mut not_empty = Vec::new();
+    let mut not_polled: Vec<OpIndex> = Vec::new();
+    // The request whose completions were waited for, not found done.
+    let mut waited_for: Option<usize> = None;
     for (i, op) in trace.ops().iter().enumerate() {
         let at = OpIndex::from_index(i);
         let end = recorded.first_event[i + 1] as usize;
         let expected = &recorded.events[open..end];
-        while let Some(((_, pool), rest)) = releases.split_first().filter(|((op, _), _)| *op <= at)
-        {
+        while let Some(((_, fact), rest)) = facts.split_first().filter(|((op, _), _)| *op <= at) {
             // A pool that was never made cannot be let go; the comparison will tell.
-            let _ = model.control(&Control::PoolRelease(*pool), &mut record);
-            releases = rest;
+            let _ = model.control(fact, &mut record);
+            facts = rest;
+        }
+        if waited_for.is_none_or(|request| request < i) {
+            waited_for = waits_for_completions(trace, recorded, i, &model);
+        }
+        if waited_for.is_some() && matches!(op, Op::FreeCompleted(_)) {
+            not_polled.push(at);
+            continue;
         }
         if recorded.maybe_empty.binary_search(&at).is_ok() && !next_is_cached(trace, i, &model) {
             // The request would have gone to the device anyway: what was released was its own doing.
@@ -107,7 +121,16 @@ pub(super) fn run(
                 around: around(&model, op, recorded_event, modelled_event),
                 likely: if model.is_damaged() { DAMAGED.into() } else { String::new() },
             });
-            return Run { verdict, stopped_at: Some(at), equal_events: first, not_empty };
+            not_empty.append(&mut not_polled);
+            not_empty.sort_unstable();
+            return Run {
+                verdict,
+                stopped_at: Some(at),
+                equal_events: first,
+                not_asked: not_empty,
+                expected: recorded_event,
+                was_expandable: model.conf().expandable_segments,
+            };
         }
         verdict.confirm(expected);
         open = end;
@@ -125,7 +148,16 @@ pub(super) fn run(
             likely: String::new(),
         });
     }
-    Run { verdict, stopped_at: None, equal_events: recorded.events.len(), not_empty }
+    not_empty.append(&mut not_polled);
+    not_empty.sort_unstable();
+    Run {
+        verdict,
+        stopped_at: None,
+        equal_events: recorded.events.len(),
+        not_asked: not_empty,
+        expected: None,
+        was_expandable: false,
+    }
 }
 
 /// Whether the next request after operation `i` would be served from the cache.
@@ -135,6 +167,37 @@ fn next_is_cached(trace: &Trace, i: usize, model: &PyTorch) -> bool {
         _ => None,
     });
     next.is_some_and(|next| model.is_cached(next))
+}
+
+/// Completions before a release may have been found done when the request began, or waited for when
+/// it failed. The state tells: had they been found done, and could the request then have been served,
+/// nothing would have been released. The request, if they were waited for.
+fn waits_for_completions(
+    trace: &Trace,
+    recorded: &Recorded,
+    i: usize,
+    model: &PyTorch,
+) -> Option<usize> {
+    let ops = &trace.ops()[i..];
+    let ids = ops.iter().map_while(|op| match op {
+        Op::FreeCompleted(id) => Some(*id),
+        _ => None,
+    });
+    let ids: Vec<_> = ids.collect();
+    let Some(Op::Alloc(request)) = ops.get(ids.len()).filter(|_| !ids.is_empty()) else {
+        return None;
+    };
+    let at = i + ids.len();
+    let events = recorded.events_of(OpIndex::from_index(at));
+    let releases =
+        |event: &Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
+    if !events.iter().any(releases) {
+        return None;
+    }
+    let mut copy = model.clone();
+    ids.into_iter().for_each(|id| copy.complete(id));
+    copy.poll();
+    copy.is_cached(request).then_some(at)
 }
 
 /// A request that gives up without releasing or waiting for anything: a capture is under way, which

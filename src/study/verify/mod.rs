@@ -4,11 +4,13 @@
 //! stream and pool; which addresses the driver gave and when it refused; when `empty_cache` ran and
 //! when pending frees completed. Every decision is the model's own, and is compared.
 
+mod assume;
 mod case;
 mod likely;
 mod lockstep;
 mod pools;
 mod recording;
+mod start;
 mod verdict;
 
 pub use case::verify_case;

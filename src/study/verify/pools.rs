@@ -9,7 +9,7 @@
 use super::lockstep::{self, Run, Terms};
 use crate::{
     base::{OpIndex, PoolId},
-    trace::{Op, PoolIndex, Recorded, Trace},
+    trace::{Control, Op, PoolIndex, Recorded, Trace},
 };
 
 /// How often a recording is run at most to find its pools.
@@ -20,7 +20,7 @@ const MAX_RUNS: usize = 600;
 pub(super) struct Resolved {
     pub trace: Trace,
     /// When the owners of a pool must have let it go, for its memory to be given back.
-    pub releases: Vec<(OpIndex, PoolId)>,
+    pub releases: Vec<(OpIndex, Control)>,
     pub run: Run,
     /// How many segments were found to belong to private pools.
     pub moved: usize,
@@ -76,7 +76,7 @@ fn end_of(run: &Run, trace: &Trace) -> Option<OpIndex> {
 
 impl Search<'_> {
     /// The trace under an assumption, and when its pools were let go.
-    fn assume(&self, assumed: &Assumed) -> (Trace, Vec<(OpIndex, PoolId)>) {
+    fn assume(&self, assumed: &Assumed) -> (Trace, Vec<(OpIndex, Control)>) {
         let mut trace = self.trace.clone();
         let mut releases: Vec<(OpIndex, PoolId)> = Vec::new();
         for (segment, pool) in self.recorded.vanished.iter().zip(assumed) {
@@ -91,15 +91,14 @@ impl Search<'_> {
         // What the history shows itself is part of the trace already.
         let shown = |id: PoolId| {
             trace.ops().iter().any(|op| match op {
-                Op::Control(control) => {
-                    trace.controls()[*control] == crate::trace::Control::PoolRelease(id)
-                }
+                Op::Control(control) => trace.controls()[*control] == Control::PoolRelease(id),
                 _ => false,
             })
         };
         releases.retain(|(_, id)| !shown(*id));
         releases.sort_unstable();
-        (trace, releases)
+        let release = |(at, id)| (at, Control::PoolRelease(id));
+        (trace, releases.into_iter().map(release).collect())
     }
 
     fn run(&mut self, assumed: &Assumed) -> Run {

@@ -1,12 +1,12 @@
 //! [`verify_trace`]: finds the terms under which a recording is exact, or says where it is not.
 
 use super::{
-    Verdict, likely,
+    Verdict, assume, likely,
     lockstep::{self, Run, Terms},
-    pools,
+    pools, start,
 };
 use crate::{
-    base::{Bytes, OpIndex, PoolId, RELEASES, Release},
+    base::{Bytes, OpIndex, RELEASES, Release},
     models::pytorch::conf::{AllocConf, ConfError},
     trace::{Action, Control, Event, Recorded, RecordedSettings, Trace},
 };
@@ -90,21 +90,23 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
 /// # Complexity
 /// As [`verify_trace`].
 pub fn resolved(trace: &Trace, options: &VerifyOptions) -> (Trace, Vec<String>) {
-    let needs = trace
-        .recorded()
-        .is_some_and(|recorded| !recorded.vanished.is_empty() || !recorded.maybe_empty.is_empty());
+    let needs = trace.recorded().is_some_and(|recorded| {
+        !recorded.vanished.is_empty()
+            || !recorded.maybe_empty.is_empty()
+            || !recorded.completions.is_empty()
+    });
     let Some(found) = needs.then(|| find_terms(trace, options)).flatten() else {
         return (trace.clone(), Vec::new());
     };
-    let (mut resolved, releases) = found.resolved.unwrap_or_else(|| (trace.clone(), Vec::new()));
+    let mut resolved = found.trace.unwrap_or_else(|| trace.clone());
     // From the last on, so that the indices before stay what they are.
-    let releases = releases.into_iter().map(|(op, pool)| (op, Some(pool)));
-    let gone = found.run.not_empty.into_iter().map(|op| (op, None));
-    let mut changes: Vec<(OpIndex, Option<PoolId>)> = releases.chain(gone).collect();
-    changes.sort_unstable_by(|a, b| b.cmp(a));
+    let facts = found.facts.into_iter().map(|(op, fact)| (op, Some(fact)));
+    let gone = found.run.not_asked.into_iter().map(|op| (op, None));
+    let mut changes: Vec<(OpIndex, Option<Control>)> = facts.chain(gone).collect();
+    changes.sort_by_key(|(op, _)| std::cmp::Reverse(*op));
     for (op, change) in changes {
         match change {
-            Some(pool) => resolved.insert_control(op, Control::PoolRelease(pool)),
+            Some(fact) => resolved.insert_control(op, fact),
             None => resolved.remove_op(op),
         }
     }
@@ -115,7 +117,10 @@ pub fn resolved(trace: &Trace, options: &VerifyOptions) -> (Trace, Vec<String>) 
 struct Found {
     terms: Terms,
     run: Run,
-    resolved: Option<(Trace, Vec<(OpIndex, PoolId)>)>,
+    /// The recording with what was inferred of it, if anything was.
+    trace: Option<Trace>,
+    /// Calls that the history does not record.
+    facts: Vec<(OpIndex, Control)>,
 }
 
 fn find_terms(trace: &Trace, options: &VerifyOptions) -> Option<Found> {
@@ -154,7 +159,11 @@ fn best_of(
     for &release in candidates {
         let Ok(conf) = conf_for(release, recorded, options) else { continue };
         let terms = Terms { release, conf, capacity: options.capacity };
-        let found = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
+        let rounded = start::rounded(trace, recorded, &terms.conf, release);
+        let trace = rounded.as_ref().unwrap_or(trace);
+        let mut found = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
+        found.trace = found.trace.or_else(|| rounded.clone());
+        let found = with_assumptions(trace, recorded, found);
         let is_exact = found.run.verdict.is_exact();
         let is_better = |best: &Found| found.run.equal_events > best.run.equal_events;
         if is_exact || best.as_ref().is_none_or(is_better) {
@@ -169,8 +178,9 @@ fn best_of(
 
 /// Where pools are unknown and that shows, they are inferred.
 fn with_pools(trace: &Trace, recorded: &Recorded, (terms, run): (Terms, Run)) -> Found {
+    let plain = |terms, run| Found { terms, run, trace: None, facts: Vec::new() };
     if run.verdict.is_exact() || recorded.vanished.is_empty() {
-        return Found { terms, run, resolved: None };
+        return plain(terms, run);
     }
     let first = lockstep::run(trace, recorded, &terms, &[]);
     match pools::resolve(trace, recorded, &terms, first) {
@@ -179,10 +189,28 @@ fn with_pools(trace: &Trace, recorded: &Recorded, (terms, run): (Terms, Run)) ->
                 "the private pool of {} segments that were gone when the snapshot was taken",
                 found.moved
             ));
-            Found { terms, run: found.run, resolved: Some((found.trace, found.releases)) }
+            Found { terms, run: found.run, trace: Some(found.trace), facts: found.releases }
         }
-        _ => Found { terms, run, resolved: None },
+        _ => plain(terms, run),
     }
+}
+
+/// Calls that no history records, where one explains what differs.
+fn with_assumptions(trace: &Trace, recorded: &Recorded, found: Found) -> Found {
+    if found.run.verdict.is_exact() {
+        return found;
+    }
+    let known = found.trace.as_ref().unwrap_or(trace);
+    let Some((facts, mut run)) =
+        assume::explain(known, recorded, &found.terms, &found.facts, &found.run)
+    else {
+        return found;
+    };
+    let new = facts.iter().filter(|fact| !found.facts.contains(fact));
+    let told = new.filter_map(|(op, fact)| Some((op, assume::describe(fact)?)));
+    run.verdict.inferred = found.run.verdict.inferred.clone();
+    run.verdict.inferred.extend(told.map(|(op, what)| format!("{what}, from operation {op} on")));
+    Found { run, facts, ..found }
 }
 
 /// Without a capacity given, expandable segments count as reserved without bound. Where that shows
