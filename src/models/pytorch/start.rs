@@ -113,7 +113,7 @@ impl PyTorch {
         // a new one.
         let tail = tail.filter(|tail| {
             let free = self.blocks[*tail].span();
-            free.contains(span.start) && (span.start - free.start).0 % granule.0 == 0
+            free.contains(span.start) && (span.start - free.start).0.is_multiple_of(granule.0)
         });
         let mut block = tail.unwrap_or_else(|| {
             let size = self.reserve_size().round_up(granule).max(base_to_end);

@@ -4,13 +4,13 @@ use super::Entry;
 use crate::base::Bytes;
 
 /// Sizes below `LINEAR * 512` have bins of their own.
-const LINEAR: u64 = 4096;
-const LINEAR_LOG: u32 = LINEAR.ilog2();
+const LINEAR: u64 = 1 << LINEAR_LOG;
+const LINEAR_LOG: u32 = 12;
 /// Bins of an octave above.
 const MANTISSA_LOG: u32 = 8;
 /// Octaves of 64-bit sizes above that, in units of 512.
 const OCTAVES: usize = (64 - 9 - LINEAR_LOG) as usize;
-const COUNT: usize = LINEAR as usize + (OCTAVES << MANTISSA_LOG);
+const COUNT: usize = (1 << LINEAR_LOG) + (OCTAVES << MANTISSA_LOG);
 const CHUNKS: usize = COUNT.div_ceil(64);
 const SUMMARY: usize = CHUNKS.div_ceil(64);
 

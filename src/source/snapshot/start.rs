@@ -3,12 +3,12 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    ranges::Misfit,
+    ranges::{Mapped, Misfit},
     raw::{Action, BlockState, Entry},
 };
 use crate::{
     base::{Addr, Bytes, Span},
-    trace::{Layout, SegmentLayout},
+    trace::{BlockLayout, Layout, SegmentLayout},
 };
 
 /// A block that was live before the first entry.
@@ -145,6 +145,69 @@ impl StartLive {
     pub(super) fn first_outside(&self, is_inside: impl Fn(Span) -> bool) -> Option<&Live> {
         self.blocks.iter().find(|block| !is_inside(Span::new(block.addr, Bytes(1))))
     }
+}
+
+/// One segment as it was at the start, from the blocks known to be live in it.
+/// Also which of its live blocks have a size that is only computed.
+pub(super) fn start_segment(
+    addr: Addr,
+    mapped: &Mapped,
+    live: &[Live],
+    all: &StartLive,
+    max_split_size: Option<Bytes>,
+) -> Result<(SegmentLayout, Vec<usize>), Misfit> {
+    let mut unsure = Vec::new();
+    let end = Span::new(addr, mapped.size).end();
+    let mut blocks = Vec::new();
+    let mut next = addr;
+    let free = |size| BlockLayout { size, requested: Bytes::ZERO, state: BlockState::Inactive };
+    for (i, block) in live.iter().enumerate() {
+        if block.addr < next {
+            let message = format!("the blocks before {} overlap it", block.addr);
+            return Err(Misfit(message));
+        }
+        if block.addr > next {
+            blocks.push(free(block.addr - next));
+        }
+        let limit = live.get(i + 1).map_or(end, |above| above.addr);
+        let room = limit - block.addr;
+        let measured = || all.measured_end(block, limit).map(|end| end - block.addr);
+        let size = block.size.or_else(measured).unwrap_or_else(|| {
+            let size = block.requested.max(Bytes(1)).round_up(Bytes(512));
+            let slack = room.saturating_sub(size);
+            // A large block keeps a remainder of at most 1 MiB, and no block there is smaller.
+            let keeps_rest = !mapped.facts.is_small && !mapped.facts.is_expandable;
+            let is_oversize = max_split_size.is_some_and(|limit| size >= limit);
+            if keeps_rest && (slack <= Bytes::mib(1) || is_oversize) {
+                return size.max(room);
+            }
+            unsure.push(i);
+            size
+        });
+        if size > room {
+            let message = format!("the block at {} does not fit below {limit}", block.addr);
+            return Err(Misfit(message));
+        }
+        let state = if block.is_pending {
+            BlockState::ActivePendingFree
+        } else {
+            BlockState::ActiveAllocated
+        };
+        blocks.push(BlockLayout { size, requested: block.requested, state });
+        next = block.addr + size;
+    }
+    if next < end {
+        blocks.push(free(end - next));
+    }
+    let segment = SegmentLayout {
+        addr,
+        stream: mapped.facts.stream,
+        pool: mapped.facts.pool.unwrap_or_default(),
+        is_small: mapped.facts.is_small,
+        is_expandable: mapped.facts.is_expandable,
+        blocks,
+    };
+    Ok((segment, unsure))
 }
 
 #[cfg(test)]
