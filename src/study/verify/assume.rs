@@ -1,5 +1,6 @@
 //! What a program did that no history records, where one assumption explains what differs: a private
-//! pool that hands out its blocks whole, or `expandable_segments` switched while it ran.
+//! pool that hands out its blocks whole, `expandable_segments` switched while it ran, or an
+//! `empty_cache` that, without stacks, looked like a request's own releases.
 
 use super::lockstep::{self, Run, Terms};
 use crate::{
@@ -10,42 +11,67 @@ use crate::{
 /// How many assumptions are made at most.
 const LIMIT: usize = 32;
 
-/// The facts, in the order of their operations, and the run that they explain; `None` if none helps.
+/// What explains more of a recording.
+pub(super) struct Explained {
+    /// Calls that the history does not record, in the order of their operations.
+    pub facts: Vec<(OpIndex, Control)>,
+    pub terms: Terms,
+    pub run: Run,
+}
+
+/// One assumption.
+enum Guess {
+    /// A call that the history does not record.
+    Call(OpIndex, Control),
+    /// Releases before new memory were an `empty_cache` after all.
+    Empty(OpIndex),
+}
+
+/// The assumptions that explain what differs; `None` if none helps.
 pub(super) fn explain(
     trace: &Trace,
     recorded: &Recorded,
     terms: &Terms,
     facts: &[(OpIndex, Control)],
     first: &Run,
-) -> Option<(Vec<(OpIndex, Control)>, Run)> {
-    let mut best: Option<(Vec<(OpIndex, Control)>, Run)> = None;
+) -> Option<Explained> {
+    let mut best: Option<Explained> = None;
     for _ in 0..LIMIT {
-        let (known, run) = match &best {
-            Some((known, run)) => (known.as_slice(), run),
-            None => (facts, first),
+        let (known, known_terms, run) = match &best {
+            Some(best) => (best.facts.as_slice(), &best.terms, &best.run),
+            None => (facts, terms, first),
         };
         if run.verdict.is_exact() {
             break;
         }
-        let Some(fact) = suggestion(trace, terms, run) else { break };
-        if known.contains(&fact) {
-            break;
+        let Some(guess) = guess(trace, recorded, known_terms, run) else { break };
+        let (mut facts, mut terms) = (known.to_vec(), known_terms.clone());
+        match guess {
+            Guess::Empty(op) => terms.empties.push(op),
+            Guess::Call(op, call) if !facts.contains(&(op, call.clone())) => {
+                let at = facts.partition_point(|(known, _)| *known <= op);
+                facts.insert(at, (op, call));
+            }
+            Guess::Call(..) => break,
         }
-        let mut next = known.to_vec();
-        let at = next.partition_point(|(op, _)| *op <= fact.0);
-        next.insert(at, fact);
-        let better = lockstep::run(trace, recorded, terms, &next);
+        let better = lockstep::run(trace, recorded, &terms, &facts);
         if better.equal_events <= run.equal_events && !better.verdict.is_exact() {
             break;
         }
-        best = Some((next, better));
+        best = Some(Explained { facts, terms, run: better });
     }
     best
 }
 
 /// What the difference points to.
-fn suggestion(trace: &Trace, terms: &Terms, run: &Run) -> Option<(OpIndex, Control)> {
+fn guess(trace: &Trace, recorded: &Recorded, terms: &Terms, run: &Run) -> Option<Guess> {
     let at = run.stopped_at?;
+    // The request's own reading of the releases before it did not hold.
+    if let Some(unsure) = run.not_asked.last().filter(|op| op.0 + 1 == at.0)
+        && recorded.maybe_empty.binary_search(unsure).is_ok()
+    {
+        return Some(Guess::Empty(*unsure));
+    }
     let Op::Alloc(request) = trace.ops().get(at.0 as usize)? else { return None };
     let switch = |on: bool| {
         let mut conf = terms.conf.clone();
@@ -59,14 +85,14 @@ fn suggestion(trace: &Trace, terms: &Terms, run: &Run) -> Option<(OpIndex, Contr
         } else {
             format!("{text},expandable_segments:False")
         };
-        (at, Control::Settings(text))
+        Guess::Call(at, Control::Settings(text))
     };
     match run.expected.map(|event| event.action) {
         Some(Action::SegmentAlloc) if run.was_expandable => Some(switch(false)),
         Some(Action::SegmentMap) if !run.was_expandable => Some(switch(true)),
         _ => {
             let pool = request.pool?;
-            Some((OpIndex(0), Control::PoolNoSplit(trace.pools()[pool])))
+            Some(Guess::Call(OpIndex(0), Control::PoolNoSplit(trace.pools()[pool])))
         }
     }
 }

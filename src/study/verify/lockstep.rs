@@ -21,6 +21,8 @@ pub(super) struct Terms {
     pub conf: AllocConf,
     /// Of the device, if the user knows it: limits and garbage collection follow from it.
     pub capacity: Option<Bytes>,
+    /// Operations of [`Recorded::maybe_empty`] that are an `empty_cache` whatever the state says.
+    pub empties: Vec<OpIndex>,
 }
 
 /// How far a comparison came.
@@ -92,7 +94,9 @@ pub(super) fn run(
             not_polled.push(at);
             continue;
         }
-        if recorded.maybe_empty.binary_search(&at).is_ok() && !next_is_cached(trace, i, &model) {
+        let is_unsure =
+            recorded.maybe_empty.binary_search(&at).is_ok() && !terms.empties.contains(&at);
+        if is_unsure && !next_is_cached(trace, i, &model) {
             // The request would have gone to the device anyway: what was released was its own doing.
             not_empty.push(at);
             continue;

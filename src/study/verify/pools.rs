@@ -8,7 +8,7 @@
 
 use super::lockstep::{self, Run, Terms};
 use crate::{
-    base::{OpIndex, PoolId},
+    base::{OpIndex, PoolId, StreamId},
     trace::{Control, Op, PoolIndex, Recorded, Trace},
 };
 
@@ -148,7 +148,13 @@ impl Search<'_> {
     ) -> Option<(Assumed, Run)> {
         let known = (0..self.trace.pools().len()).filter_map(PoolIndex::from_index);
         let known = known.filter(|pool| *pool != stand_in).map(Some);
-        let pools: Vec<Option<PoolIndex>> = known.chain([None, Some(stand_in)]).collect();
+        let known: Vec<Option<PoolIndex>> = known.collect();
+        // A pool that nothing in the file shows is believed of side streams, or where others are.
+        let is_believable = !known.is_empty()
+            || groups.iter().flatten().any(|i| self.recorded.vanished[*i].stream != StreamId(0));
+        let stand_in = is_believable.then_some(Some(stand_in));
+        let pools: Vec<Option<PoolIndex>> =
+            known.into_iter().chain([None]).chain(stand_in).collect();
         let mut found: Option<(Assumed, Run)> = None;
         for group in groups {
             for pool in &pools {

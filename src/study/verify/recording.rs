@@ -143,7 +143,8 @@ fn another_release(trace: &Trace, recorded: &Recorded, options: &VerifyOptions) 
     all.into_iter().filter(|release| options.release != Some(*release)).find(|release| {
         let conf = recorded_conf(*release, recorded.settings.as_ref());
         conf.is_ok_and(|conf| {
-            let terms = Terms { release: *release, conf, capacity: options.capacity };
+            let terms =
+                Terms { release: *release, conf, capacity: options.capacity, empties: Vec::new() };
             lockstep::run(trace, recorded, &terms, &[]).verdict.is_exact()
         })
     })
@@ -158,7 +159,7 @@ fn best_of(
     let mut best: Option<Found> = None;
     for &release in candidates {
         let Ok(conf) = conf_for(release, recorded, options) else { continue };
-        let terms = Terms { release, conf, capacity: options.capacity };
+        let terms = Terms { release, conf, capacity: options.capacity, empties: Vec::new() };
         let rounded = start::rounded(trace, recorded, &terms.conf, release);
         let trace = rounded.as_ref().unwrap_or(trace);
         let mut found = with_pools(trace, recorded, with_capacity(trace, recorded, terms));
@@ -201,7 +202,7 @@ fn with_assumptions(trace: &Trace, recorded: &Recorded, found: Found) -> Found {
         return found;
     }
     let known = found.trace.as_ref().unwrap_or(trace);
-    let Some((facts, mut run)) =
+    let Some(assume::Explained { facts, terms, mut run }) =
         assume::explain(known, recorded, &found.terms, &found.facts, &found.run)
     else {
         return found;
@@ -210,7 +211,7 @@ fn with_assumptions(trace: &Trace, recorded: &Recorded, found: Found) -> Found {
     let told = new.filter_map(|(op, fact)| Some((op, assume::describe(fact)?)));
     run.verdict.inferred = found.run.verdict.inferred.clone();
     run.verdict.inferred.extend(told.map(|(op, what)| format!("{what}, from operation {op} on")));
-    Found { run, facts, ..found }
+    Found { run, facts, terms, ..found }
 }
 
 /// Without a capacity given, expandable segments count as reserved without bound. Where that shows
