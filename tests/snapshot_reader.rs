@@ -772,7 +772,7 @@ fn wrong_segments_are_named_by_their_place() {
     refuses(
         of(with(&good, "total_size", Int(3 * MIB))),
         expect![
-            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 2097152 bytes, but its total_size is 3145728; this is no state of an allocator"
+            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 2097152 bytes, but its total_size is 3145728; this is no state of an allocator: the file was made up by a tool, or edited"
         ],
     );
     let overlap = vec![block(BASE, MIB, "inactive"), block(BASE + 512, MIB, "inactive")];

@@ -52,7 +52,9 @@ pub struct RecordedSettings {
 pub struct VanishedSegment {
     /// The stream that it served.
     pub stream: StreamId,
-    /// The operation that made it.
+    /// Its position in [`Trace::start`], if it was there before the history.
+    pub start: Option<usize>,
+    /// The operation that made it; the first one, if it was there before.
     pub made_by: OpIndex,
     /// The operation that gave it back; the last one, of an expandable segment.
     pub freed_by: OpIndex,
@@ -218,6 +220,13 @@ impl Trace {
         self.ops.remove(at.index());
         if let Some(recorded) = &mut self.recorded {
             recorded.first_event.remove(at.index() + 1);
+        }
+    }
+
+    /// A segment of the start belongs to another pool.
+    pub fn set_start_pool(&mut self, segment: usize, pool: PoolId) {
+        if let Some(segment) = self.start.segments.get_mut(segment) {
+            segment.pool = pool;
         }
     }
 

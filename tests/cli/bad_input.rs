@@ -373,7 +373,7 @@ fn blocks_that_do_not_fill_their_segment() {
     check_snapshot(
         &changes,
         expect![
-            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 1049088 bytes, but its total_size is 2097152; this is no state of an allocator; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
+            "segments[0].blocks: the blocks of the segment at 0x7f0000000000 add up to 1049088 bytes, but its total_size is 2097152; this is no state of an allocator: the file was made up by a tool, or edited; the file is damaged, or not what torch.cuda.memory._dump_snapshot() wrote"
         ],
     );
 }

@@ -178,7 +178,7 @@ impl Lift {
         if sum != segment.size {
             return place.fail(format!(
                 "the blocks of the segment at {} add up to {} bytes, but its total_size is {}; \
-                 this is no state of an allocator",
+                 this is no state of an allocator: the file was made up by a tool, or edited",
                 segment.start, sum.0, segment.size.0
             ));
         }

@@ -176,8 +176,13 @@ impl Rebuild<'_> {
                 self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, &misfit))?;
                 if facts.pool.is_none() {
                     let stream = self.builder.stream_of(entry.stream)?;
-                    let segment =
-                        VanishedSegment { stream, made_by: op, freed_by: op, allocs: Vec::new() };
+                    let segment = VanishedSegment {
+                        stream,
+                        start: None,
+                        made_by: op,
+                        freed_by: op,
+                        allocs: Vec::new(),
+                    };
                     let key = self.chain_or_segment(entry.addr, &facts);
                     self.vanishing.entry(key).or_insert(segment);
                 }
@@ -200,7 +205,7 @@ impl Rebuild<'_> {
     }
 
     /// What names a segment of unknown pool: its address, or where its chain begins.
-    fn chain_or_segment(&self, addr: Addr, facts: &Facts) -> Addr {
+    pub(super) fn chain_or_segment(&self, addr: Addr, facts: &Facts) -> Addr {
         let chain = facts.is_expandable.then(|| self.chains.start_of(facts.stream, addr));
         chain.flatten().unwrap_or(addr)
     }

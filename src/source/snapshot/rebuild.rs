@@ -10,7 +10,7 @@ use super::{
     traces::HistoryError,
 };
 use crate::{
-    base::{Addr, AllocId, Bytes, DeviceIndex, PoolId, Span},
+    base::{Addr, AllocId, Bytes, DeviceIndex, OpIndex, PoolId, Span},
     trace::{Layout, Recorded, SegmentLayout, Trace, TraceBuilder, VanishedSegment},
 };
 
@@ -89,7 +89,7 @@ impl<'a> Rebuild<'a> {
         self.recorded.first_event.push(self.events_so_far());
         let chains = std::mem::take(&mut self.vanishing).into_values();
         self.recorded.vanished.extend(chains);
-        self.recorded.vanished.sort_by_key(|segment| segment.made_by);
+        self.recorded.vanished.sort_by_key(|segment| (segment.made_by, segment.start));
         if !start_live.is_behind.is_empty() {
             self.recorded.notes.push(format!(
                 "the snapshot was taken a little later than its history ends: {} blocks differ",
@@ -201,8 +201,22 @@ impl<'a> Rebuild<'a> {
             return Err(HistoryError::Inconsistent { place, what });
         }
         self.note_start(&segments, guessed.len());
-        for segment in &segments {
-            self.builder.stream_of(segment.stream)?;
+        for (index, segment) in segments.iter().enumerate() {
+            let stream = self.builder.stream_of(segment.stream)?;
+            let known = self.ranges.around(Span::new(segment.addr, Bytes(1)));
+            let has_pool = known.is_none_or(|(_, mapped)| mapped.facts.pool.is_some());
+            if has_pool || segment.is_expandable {
+                continue;
+            }
+            let first = OpIndex(0);
+            let vanishing = VanishedSegment {
+                stream,
+                start: Some(index),
+                made_by: first,
+                freed_by: first,
+                allocs: Vec::new(),
+            };
+            self.vanishing.insert(segment.addr, vanishing);
         }
         let ids = self.builder.start(Layout { segments })?.to_vec();
         for (id, (addr, is_pending)) in ids.into_iter().zip(addrs) {

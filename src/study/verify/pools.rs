@@ -83,6 +83,9 @@ impl Search<'_> {
             let Some(pool) = *pool else { continue };
             trace.set_pool(&segment.allocs, Some(pool));
             let id = trace.pools()[pool];
+            if let Some(start) = segment.start {
+                trace.set_start_pool(start, id);
+            }
             match releases.iter_mut().find(|(_, known)| *known == id) {
                 Some((at, _)) => *at = (*at).min(segment.freed_by),
                 None => releases.push((segment.freed_by, id)),
