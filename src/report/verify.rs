@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use anstyle_text::{bad, good, plain};
 use serde::Serialize;
 
+use self::colors::{bad, good};
 use crate::study::verify::{Difference, LayoutVerdict, Tally, Verdict};
 
 /// All files of one run.
@@ -164,7 +164,7 @@ pub fn file_text(document: &FileDocument) -> String {
     }
     if let Some(difference) = &document.first_difference {
         let _ = writeln!(line, "  first difference: {}", difference.place);
-        let _ = writeln!(line, "    asked     {}", plain(&difference.asked));
+        let _ = writeln!(line, "    asked     {}", difference.asked);
         let _ = writeln!(line, "    recorded  {}", good(&difference.recorded));
         let _ = writeln!(line, "    modelled  {}", bad(&difference.modelled));
         for row in difference.around.lines().take(8) {
@@ -206,16 +206,12 @@ pub fn summary_text(document: &VerifyDocument) -> String {
 }
 
 /// Colours as plain escape codes; whoever prints takes them out where they do not belong.
-mod anstyle_text {
+mod colors {
     pub(super) fn good(text: &str) -> String {
         format!("\u{1b}[32m{text}\u{1b}[0m")
     }
 
     pub(super) fn bad(text: &str) -> String {
         format!("\u{1b}[31m{text}\u{1b}[0m")
-    }
-
-    pub(super) fn plain(text: &str) -> &str {
-        text
     }
 }

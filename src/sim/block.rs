@@ -37,6 +37,26 @@ pub struct Block {
 }
 
 impl Block {
+    /// A free, mapped block over a whole segment.
+    pub fn whole(span: Span, pool: u16, stream: StreamId, order: u32) -> Self {
+        Self {
+            addr: span.start,
+            size: span.size,
+            requested: Bytes::ZERO,
+            prev: None,
+            next: None,
+            pool,
+            stream,
+            expandable: None,
+            order,
+            gc_count_base: 0,
+            event_count: 0,
+            allocated: false,
+            mapped: true,
+            in_use_elsewhere: false,
+        }
+    }
+
     /// The addresses it covers.
     #[inline]
     pub fn span(&self) -> Span {

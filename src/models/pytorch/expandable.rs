@@ -156,20 +156,9 @@ impl PyTorch {
             is_live: true,
         });
         let block = self.blocks.create(Block {
-            addr: span.start,
-            size: span.size,
-            requested: Bytes::ZERO,
-            prev: None,
-            next: None,
-            pool: pool.0,
-            stream,
             expandable: Some(segment),
-            order,
-            gc_count_base: 0,
-            event_count: 0,
-            allocated: false,
             mapped: false,
-            in_use_elsewhere: false,
+            ..Block::whole(span, pool.0, stream, order)
         });
         self.pools[pool.index()].insert_unmapped(&self.blocks, block);
         block

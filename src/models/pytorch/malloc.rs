@@ -220,22 +220,12 @@ impl PyTorch {
         self.private.count_malloc(private, 1);
         self.reserved += size;
         let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
-        let block = self.blocks.create(Block {
-            addr,
-            size,
-            requested: Bytes::ZERO,
-            prev: None,
-            next: None,
-            pool: params.pool.0,
-            stream: params.stream,
-            expandable: None,
+        let block = self.blocks.create(Block::whole(
+            Span::new(addr, size),
+            params.pool.0,
+            params.stream,
             order,
-            gc_count_base: 0,
-            event_count: 0,
-            allocated: false,
-            mapped: true,
-            in_use_elsewhere: false,
-        });
+        ));
         observer.segment_alloc(&Segment {
             span: Span::new(addr, size),
             place: self.place(block),

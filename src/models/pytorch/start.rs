@@ -6,7 +6,7 @@ use super::{
     PyTorch, pool::PoolIdx, pools::PrivatePools, rounding::SMALL_BUFFER, version::TieBreak,
 };
 use crate::{
-    base::{AllocId, BlockId, Bytes, Span, StreamHandle, StreamId},
+    base::{AllocId, BlockId, Span, StreamHandle, StreamId},
     sim::{Block, Observer, Segment, StartBlock},
     trace::{BlockState, SegmentLayout, Trace},
 };
@@ -71,22 +71,7 @@ impl PyTorch {
         self.device.adopt(span, false);
         self.reserved += span.size;
         let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
-        self.blocks.create(Block {
-            addr: span.start,
-            size: span.size,
-            requested: Bytes::ZERO,
-            prev: None,
-            next: None,
-            pool: pool.0,
-            stream,
-            expandable: None,
-            order,
-            gc_count_base: 0,
-            event_count: 0,
-            allocated: false,
-            mapped: true,
-            in_use_elsewhere: false,
-        })
+        self.blocks.create(Block::whole(span, pool.0, stream, order))
     }
 
     /// One mapped block over a range of an expandable segment; and the unmapped block behind it,
