@@ -7,6 +7,7 @@ use super::{
     args::{Format, InspectArgs},
     load::{self, Input},
     output::Output,
+    progress,
 };
 use crate::{
     base::{DeviceIndex, PoolId},
@@ -21,7 +22,7 @@ use crate::{
 
 pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let file = args.file.display().to_string();
-    let mut document = match load::open(&args.file)? {
+    let mut document = match progress::during("reading", || load::open(&args.file))? {
         Input::Snapshot(snapshot) => of_snapshot(&snapshot),
         Input::Case(case) => of_case(&case),
         Input::Trace(trace) => of_trace(&trace),

@@ -7,6 +7,7 @@ mod args;
 mod inspect;
 mod load;
 mod output;
+mod progress;
 mod replay;
 mod verify;
 

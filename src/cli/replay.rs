@@ -9,6 +9,7 @@ use super::{
     args::{Format, OnOomArg, ReplayArgs},
     load::{self, Input},
     output::Output,
+    progress,
 };
 use crate::{
     base::{Bytes, DeviceIndex, OpIndex, Release, StreamId},
@@ -61,7 +62,7 @@ impl Plan {
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let plan = plan(args)?;
+    let plan = progress::during("reading", || plan(args))?;
     let load_s = started.elapsed().as_secs_f64();
     let (program, terms, mut heading) = prepare(args, plan)?;
     let mut times = Vec::new();

@@ -1,11 +1,7 @@
 //! `fragsim verify`.
 
-use std::{
-    io::{self, IsTerminal},
-    path::Path,
-};
+use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use super::{
@@ -13,6 +9,7 @@ use super::{
     args::{Format, VerifyArgs},
     load::{self, Input},
     output::{Output, in_words},
+    progress,
 };
 use crate::{
     base::{RELEASES, Release},
@@ -26,13 +23,17 @@ use crate::{
 
 pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answer> {
     check_conf(args)?;
-    let bar = progress(args.files.len());
+    let bar = progress::files(args.files.len());
     let file = |path: &std::path::PathBuf| {
         let document = verify_file(path, args);
         bar.inc(1);
         document
     };
-    let files: Vec<FileDocument> = args.files.par_iter().map(file).collect();
+    let all = || args.files.par_iter().map(file).collect();
+    let files: Vec<FileDocument> = match args.files.len() {
+        1 => progress::during("verifying", all),
+        _ => all(),
+    };
     bar.finish_and_clear();
     let document = VerifyDocument { files };
     match args.format {
@@ -114,17 +115,4 @@ fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
             Ok(verdict)
         }
     }
-}
-
-/// A bar on standard error, where somebody sees it and there is something to wait for.
-fn progress(files: usize) -> ProgressBar {
-    if files < 2 || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(files as u64);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {eta} left");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
 }
