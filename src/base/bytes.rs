@@ -48,13 +48,14 @@ impl Bytes {
         Self(n << 30)
     }
 
-    /// The next multiple of `step` at or above; `step` must not be zero.
-    ///
-    /// # Panics
-    /// When the result does not fit 64 bits; sizes are bounded far below (an allocator refuses 2^60).
+    /// The next multiple of `step` at or above; `step` must not be zero. Where that does not fit 64
+    /// bits, the largest multiple that does: more than any device has, all the same.
     #[inline]
     pub const fn round_up(self, step: Self) -> Self {
-        Self(self.0.div_ceil(step.0) * step.0)
+        match self.0.div_ceil(step.0).checked_mul(step.0) {
+            Some(rounded) => Self(rounded),
+            None => Self(u64::MAX / step.0 * step.0),
+        }
     }
 
     /// `self - other`, or zero.
@@ -230,6 +231,12 @@ mod tests {
         assert_eq!(read("1.2.3"), Err("not a number"));
         assert_eq!(read("5."), Err("ends in a point"));
         assert_eq!(read("12 parsecs"), Err("unknown unit"));
+    }
+
+    #[test]
+    fn what_cannot_be_rounded_up_stays_beyond_every_device() {
+        assert_eq!(Bytes(513).round_up(Bytes(512)), Bytes(1024));
+        assert_eq!(Bytes::MAX.round_up(Bytes::mib(2)), Bytes(u64::MAX - (2 << 20) + 1));
     }
 
     #[test]

@@ -90,13 +90,18 @@ impl PyTorch {
         self.new_expandable_segment(params)
     }
 
+    /// Whether a living segment has memory at `addr`, or ends there and can grow over it.
+    fn is_in_known_segment(&self, addr: Addr) -> bool {
+        let covers = |segment: &ExpandableSegment| {
+            segment.is_live && segment.span.start <= addr && addr <= segment.mapped_end
+        };
+        self.expandable.iter().any(covers)
+    }
+
     /// A recording maps memory where no segment is known: there lies one that was reserved when
     /// nothing could be mapped, or a new one.
     fn settle_reserve(&mut self, params: &AllocParams, next: Span) {
-        let knows = |segment: &ExpandableSegment| {
-            segment.is_live && segment.span.start <= next.start && next.start <= segment.mapped_end
-        };
-        if self.expandable.iter().any(knows) {
+        if self.is_in_known_segment(next.start) {
             return;
         }
         let waits = |segment: &ExpandableSegment| {
@@ -120,12 +125,13 @@ impl PyTorch {
         let is_small = self.pools[params.pool.index()].is_small;
         let granule = if is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
         let size = self.reserve_size().round_up(granule);
+        // Deviates: PyTorch passes the driver's error on; no device could serve it either.
+        if granule > Device::ADDRESS_SPACE {
+            return None;
+        }
         let mut span = Span::new(self.device.reserve(size), size);
         if let Some(next) = self.device.next_recorded_map()
-            && !self
-                .expandable
-                .iter()
-                .any(|s| s.is_live && s.span.start <= next.start && next.start <= s.mapped_end)
+            && !self.is_in_known_segment(next.start)
         {
             span.start = next.start;
         }

@@ -114,18 +114,14 @@ impl PyTorch {
 
     /// Whether a free block would serve this request now.
     pub fn is_cached(&self, op: &AllocOp) -> bool {
-        let mut copy = self.clone();
         let size =
-            round_size(op.size, &copy.conf.roundup_power2_divisions, copy.rules.division_one);
+            round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
         let pool = match op.pool {
-            Some(pool) => match copy.private_pool_for(copy.pool_ids[pool], size, &mut ()) {
-                Ok(pool) => pool,
-                Err(_) => return false,
-            },
-            None => copy.get_pool(size, op.stream),
+            Some(pool) => self.known_private_pool(self.pool_ids[pool], size),
+            None => Some(self.get_pool(size, op.stream)),
         };
-        let params = copy.params(op, size, pool);
-        copy.get_free_block(&params).is_some()
+        let block = pool.and_then(|pool| self.find_free_block(&self.params(op, size, pool)));
+        block.is_some()
     }
 
     fn params(&self, op: &AllocOp, size: Bytes, pool: PoolIdx) -> AllocParams {
@@ -145,11 +141,18 @@ impl PyTorch {
     /// `DeviceCachingAllocator::get_free_block`.
     #[inline]
     pub(super) fn get_free_block(&mut self, params: &AllocParams) -> Option<BlockId> {
-        let pool = &mut self.pools[params.pool.index()];
         if self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0 {
-            pool.call_count += 1;
+            self.pools[params.pool.index()].call_count += 1;
         }
-        let index = &pool.streams[params.stream].free;
+        let found = self.find_free_block(params)?;
+        self.pools[params.pool.index()].erase(&self.blocks, found);
+        Some(found)
+    }
+
+    /// The search of [`PyTorch::get_free_block`], which takes what it finds.
+    #[inline]
+    fn find_free_block(&self, params: &AllocParams) -> Option<BlockId> {
+        let index = &self.pools[params.pool.index()].streams[params.stream].free;
         let (mut key, mut found) = index.lower_bound(params.size)?;
         if self.blocks[found].expandable.is_some() {
             if params.is_expandable {
@@ -176,10 +179,11 @@ impl PyTorch {
         if params.size < oversize && size >= oversize {
             return None;
         }
-        if params.size >= oversize && size >= params.size + self.conf.max_non_split_rounding_size {
+        // The sum wraps for slack beyond every size, as PyTorch's does.
+        let slack = self.conf.max_non_split_rounding_size;
+        if params.size >= oversize && size.0 >= params.size.0.wrapping_add(slack.0) {
             return None;
         }
-        self.pools[params.pool.index()].erase(&self.blocks, found);
         Some(found)
     }
 
@@ -193,12 +197,14 @@ impl PyTorch {
         observer: &mut O,
     ) -> Result<Option<BlockId>, AllocError> {
         let size = params.alloc_size;
-        if self.allowed_maximum.is_some_and(|allowed| self.reserved + size > allowed) {
+        let exceeds =
+            |limit: Bytes| self.reserved.checked_add(size).is_none_or(|total| total > limit);
+        if self.allowed_maximum.is_some_and(exceeds) {
             return Ok(None);
         }
         if self.conf.throw_on_cudamalloc_oom {
             let limit = self.device.total().scale(self.conf.per_process_memory_fraction);
-            if self.reserved + size > limit {
+            if exceeds(limit) {
                 observer.oom_rejection();
                 return Err(AllocError::Refused(format!(
                     "CUDA out of memory. Allocation was preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: {}",
@@ -336,5 +342,35 @@ impl PyTorch {
         let streams = self.pools.iter().flat_map(|pool| pool.streams.iter());
         let last = streams.filter_map(|stream| stream.free.before(None)).map(|(key, _)| key.size);
         last.max().unwrap_or(Bytes::ZERO).max(self.device.free_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        base::{Bytes, DeviceIndex, Release},
+        models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
+        sim::{Device, DeviceConfig, OnOom, replay},
+        trace::script,
+    };
+
+    /// How many of three requests fail on a device of 1 GiB.
+    fn failures(conf: &str) -> u32 {
+        let trace = script::parse("a = alloc 512; b = alloc 4MiB; c = alloc 30MiB").unwrap();
+        let release = Release::NEWEST;
+        let conf = AllocConf::from_string(release, conf).unwrap().0;
+        let device = Device::new(DeviceConfig::new(DeviceIndex(0), Bytes::gib(1)));
+        let config = PyTorchConfig { conf, ..PyTorchConfig::new(release) };
+        let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
+        replay(&trace, &mut model, &mut (), OnOom::Skip, None).failures
+    }
+
+    #[test]
+    fn settings_beyond_every_device_fail_requests_and_nothing_else() {
+        let largest = "large_segment_size_mb:17592186044415";
+        assert_eq!(failures(largest), 1);
+        assert_eq!(failures(&format!("{largest},expandable_segments:True")), 2);
+        assert_eq!(failures(&format!("{largest},per_process_memory_fraction:0.5")), 1);
+        assert_eq!(failures("max_split_size_mb:20,max_non_split_rounding_mb:17592186044415"), 0);
     }
 }

@@ -158,12 +158,17 @@ impl PyTorch {
         size: Bytes,
         observer: &mut O,
     ) -> Result<PoolIdx, AllocError> {
-        let private = match self.private.get(id) {
-            Some(private) => private,
-            None => self.make_pool(id, observer)?,
-        };
-        let (large, small) = PrivatePools::halves(private);
-        Ok(if size <= SMALL_SIZE { small } else { large })
+        if self.private.get(id).is_none() {
+            self.make_pool(id, observer)?;
+        }
+        let known = self.known_private_pool(id, size);
+        Ok(known.expect("the pool was made, if it was not there"))
+    }
+
+    /// That half, if the pool is there.
+    pub(super) fn known_private_pool(&self, id: PoolId, size: Bytes) -> Option<PoolIdx> {
+        let (large, small) = PrivatePools::halves(self.private.get(id)?);
+        Some(if size <= SMALL_SIZE { small } else { large })
     }
 
     // Deviates: PyTorch has no such limit; here blocks hold the number of their pool in 16 bits.

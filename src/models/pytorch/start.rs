@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     base::{AllocId, BlockId, Span, StreamHandle, StreamId},
-    sim::{Block, Observer, Segment, StartBlock},
+    sim::{Block, Device, Observer, Segment, StartBlock},
     trace::{BlockState, SegmentLayout, Trace},
 };
 
@@ -101,7 +101,8 @@ impl PyTorch {
             free.contains(span.start) && (span.start - free.start).0.is_multiple_of(granule.0)
         });
         let mut block = tail.unwrap_or_else(|| {
-            let size = self.reserve_size().round_up(granule).max(base_to_end);
+            let size = self.reserve_size().round_up(granule).min(Device::ADDRESS_SPACE);
+            let size = size.max(base_to_end);
             let reserve = Span::new(base, size);
             let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
             self.device.keep_clear_of(reserve);
