@@ -67,6 +67,11 @@ impl<I: Id, T> Table<I, T> {
         self.rows.resize(len, row);
     }
 
+    /// Only the first `len` rows; the memory is kept.
+    pub fn truncate(&mut self, len: usize) {
+        self.rows.truncate(len);
+    }
+
     /// No rows any more; the memory is kept.
     pub fn clear(&mut self) {
         self.rows.clear();

@@ -1,60 +1,60 @@
 //! [`BlockArena`]: the records of all blocks and their neighbour links. The only file that knows how
 //! blocks lie in memory.
+//!
+//! What every step looks at is in [`Block`], two to a cache line; what is needed less often is in
+//! [`BlockDetails`], in a table of its own.
 
-use crate::base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, StreamId, Table};
+use super::{FreeBlocks, FreeKey};
+use crate::base::{Addr, BlockId, Bytes, ExpandableId, Span, Table};
 
 /// A part of a segment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Block {
     /// First address.
     pub addr: Addr,
     /// Size.
     pub size: Bytes,
-    /// What its owner asked for; stale in free blocks, as in PyTorch.
-    pub requested: Bytes,
     /// The neighbour below in the same segment.
     pub prev: Option<BlockId>,
     /// The neighbour above in the same segment.
     pub next: Option<BlockId>,
-    /// The pool, by the model's own numbering.
-    pub pool: u16,
-    /// The stream it was allocated for.
-    pub stream: StreamId,
-    /// The expandable segment that it lies in.
-    pub expandable: Option<ExpandableId>,
+    /// The block that follows in a list of the free index, if it is free.
+    next_free: Option<BlockId>,
+    /// The pool and stream that it belongs to, by the model's own numbering.
+    pub list: u16,
+    /// What it is, as bits.
+    flags: u8,
+}
+
+const _: () = assert!(size_of::<Block>() == 32);
+
+/// The rest of what is known of a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlockDetails {
+    /// What its owner asked for; stale in free blocks, as in PyTorch.
+    pub requested: Bytes,
+    /// The expandable segment that it lies in; of no meaning in other blocks.
+    expandable: Option<ExpandableId>,
     /// The release's creation counter, 0 where it has none.
     pub order: u32,
-    /// The pool's search counter when the block was last put into the free list.
+    /// The pool's search counter when the block was last put into the free list, if blocks age.
     pub gc_count_base: u32,
     /// CUDA events that a pending free still waits for.
-    pub event_count: u32,
-    /// Whether it is handed out.
-    pub allocated: bool,
-    /// Whether memory is mapped under it; false only inside expandable segments.
-    pub mapped: bool,
-    /// Whether it was used on other streams, or waits for an event that a recording tells of.
-    pub in_use_elsewhere: bool,
+    event_count: u32,
 }
 
 impl Block {
+    const ALLOCATED: u8 = 1;
+    const USED_ELSEWHERE: u8 = 2;
+    const HAS_EVENTS: u8 = 4;
+    const UNMAPPED: u8 = 8;
+    const EXPANDABLE: u8 = 16;
+    const NOT_FREE: u8 = Self::ALLOCATED | Self::USED_ELSEWHERE | Self::HAS_EVENTS;
+
     /// A free, mapped block over a whole segment.
-    pub fn whole(span: Span, pool: u16, stream: StreamId, order: u32) -> Self {
-        Self {
-            addr: span.start,
-            size: span.size,
-            requested: Bytes::ZERO,
-            prev: None,
-            next: None,
-            pool,
-            stream,
-            expandable: None,
-            order,
-            gc_count_base: 0,
-            event_count: 0,
-            allocated: false,
-            mapped: true,
-            in_use_elsewhere: false,
-        }
+    pub fn whole(span: Span, list: u16) -> Self {
+        let Span { start: addr, size } = span;
+        Self { addr, size, prev: None, next: None, next_free: None, list, flags: 0 }
     }
 
     /// The addresses it covers.
@@ -72,7 +72,66 @@ impl Block {
     /// Whether it is neither handed out nor waited for.
     #[inline]
     pub fn is_free(&self) -> bool {
-        !self.allocated && self.event_count == 0 && !self.in_use_elsewhere
+        self.flags & Self::NOT_FREE == 0
+    }
+
+    /// Whether it is handed out.
+    #[inline]
+    pub fn is_allocated(&self) -> bool {
+        self.flags & Self::ALLOCATED != 0
+    }
+
+    /// Whether it was used on other streams, or waits for an event that a recording tells of.
+    #[inline]
+    pub fn is_used_elsewhere(&self) -> bool {
+        self.flags & Self::USED_ELSEWHERE != 0
+    }
+
+    /// Whether it is given back and waits for other streams.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        !self.is_allocated() && !self.is_free()
+    }
+
+    /// Whether memory is mapped under it; false only inside expandable segments.
+    #[inline]
+    pub fn is_mapped(&self) -> bool {
+        self.flags & Self::UNMAPPED == 0
+    }
+
+    /// Whether it lies in an expandable segment.
+    #[inline]
+    pub fn is_expandable(&self) -> bool {
+        self.flags & Self::EXPANDABLE != 0
+    }
+
+    /// Whether it could be joined with `other`: free, and mapped alike.
+    #[inline]
+    pub fn is_free_like(&self, other: &Self) -> bool {
+        self.flags & (Self::NOT_FREE | Self::UNMAPPED) == other.flags & Self::UNMAPPED
+    }
+
+    /// It is (not) handed out from now on.
+    #[inline]
+    pub fn set_allocated(&mut self, on: bool) {
+        self.set(Self::ALLOCATED, on);
+    }
+
+    /// See [`Self::is_used_elsewhere`].
+    #[inline]
+    pub fn set_used_elsewhere(&mut self, on: bool) {
+        self.set(Self::USED_ELSEWHERE, on);
+    }
+
+    /// There is (no) memory under it from now on.
+    #[inline]
+    pub fn set_mapped(&mut self, on: bool) {
+        self.set(Self::UNMAPPED, !on);
+    }
+
+    #[inline]
+    fn set(&mut self, flag: u8, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 }
 
@@ -80,30 +139,93 @@ impl Block {
 #[derive(Clone, Debug, Default)]
 pub struct BlockArena {
     blocks: Table<BlockId, Block>,
-    /// One flag a record: whether it is alive.
-    alive: Vec<bool>,
-    dead: Vec<BlockId>,
+    details: Table<BlockId, BlockDetails>,
+    /// The first dead record; the others follow it as a list.
+    dead: Option<BlockId>,
+    has_orders: bool,
 }
 
 impl BlockArena {
+    /// No blocks; `has_orders` says whether [`BlockDetails::order`] is ever anything but 0.
+    pub fn new(has_orders: bool) -> Self {
+        Self { has_orders, ..Self::default() }
+    }
+
     /// A new block with its record.
     pub fn create(&mut self, block: Block) -> BlockId {
-        if let Some(id) = self.dead.pop() {
-            self.blocks[id] = block;
-            self.alive[id.index()] = true;
-            return id;
-        }
-        let id = BlockId::from_index(self.blocks.len());
-        self.blocks.push(block);
-        self.alive.push(true);
+        let id = self.create_record(block);
+        self.details[id] = BlockDetails::default();
         id
     }
 
+    /// A new block, with what a dead one has left in its details.
+    #[inline(always)]
+    fn create_record(&mut self, block: Block) -> BlockId {
+        match self.dead {
+            Some(id) => {
+                self.dead = self.blocks[id].next_free;
+                self.blocks[id] = block;
+                id
+            }
+            None => self.push(block),
+        }
+    }
+
+    #[cold]
+    fn push(&mut self, block: Block) -> BlockId {
+        let id = BlockId::from_index(self.blocks.len());
+        self.blocks.push(block);
+        self.details.push(BlockDetails::default());
+        id
+    }
+
+    /// What is known of it besides its record.
+    #[inline]
+    pub fn details(&self, id: BlockId) -> &BlockDetails {
+        &self.details[id]
+    }
+
+    /// What is known of it besides its record, to change.
+    #[inline]
+    pub fn details_mut(&mut self, id: BlockId) -> &mut BlockDetails {
+        &mut self.details[id]
+    }
+
+    /// The expandable segment that it lies in.
+    pub fn expandable(&self, id: BlockId) -> Option<ExpandableId> {
+        self.details[id].expandable.filter(|_| self.blocks[id].is_expandable())
+    }
+
+    /// The block lies in an expandable segment, and no memory is mapped under it.
+    pub fn make_expandable(&mut self, id: BlockId, segment: ExpandableId) {
+        self.blocks[id].flags |= Block::EXPANDABLE | Block::UNMAPPED;
+        self.details[id].expandable = Some(segment);
+    }
+
+    /// A pending free waits for one more CUDA event.
+    pub fn add_event(&mut self, id: BlockId) {
+        self.details[id].event_count += 1;
+        self.blocks[id].flags |= Block::HAS_EVENTS;
+    }
+
+    /// One of the events is done; returns whether it was the last.
+    pub fn finish_event(&mut self, id: BlockId) -> bool {
+        let count = &mut self.details[id].event_count;
+        *count -= 1;
+        let is_last = *count == 0;
+        self.blocks[id].set(Block::HAS_EVENTS, !is_last);
+        is_last
+    }
+
     /// The block is no more; its neighbours must not point to it.
-    pub fn destroy(&mut self, id: BlockId) {
-        debug_assert!(self.alive[id.index()], "a block dies once");
-        self.alive[id.index()] = false;
-        self.dead.push(id);
+    #[inline(always)]
+    fn destroy(&mut self, id: BlockId) {
+        debug_assert!(self.is_alive(id), "a block dies once");
+        let record = &mut self.blocks[id];
+        // No living block is empty.
+        record.size = Bytes::ZERO;
+        record.next_free = self.dead;
+        self.dead = Some(id);
     }
 
     /// The block is no more, and its neighbours have none on that side.
@@ -119,18 +241,18 @@ impl BlockArena {
     }
 
     /// Cuts `size` bytes off the front. The front becomes the new block that is returned, the
-    /// remainder keeps its identity.
+    /// remainder keeps its identity. What was requested for the front is for the caller to set.
     ///
     /// # Source
     /// `alloc_found_block`: the front part is the new object.
+    #[inline(always)]
     pub fn split_front(&mut self, id: BlockId, size: Bytes) -> BlockId {
-        let mut front = self.blocks[id].clone();
+        let mut front = self.blocks[id];
         debug_assert!(front.size > size, "both parts of a split have a size");
         front.size = size;
-        front.requested = Bytes::ZERO;
         front.next = Some(id);
         let prev = front.prev;
-        let front = self.create(front);
+        let front = self.create_part(front, id);
         if let Some(prev) = prev {
             self.blocks[prev].next = Some(front);
         }
@@ -146,14 +268,14 @@ impl BlockArena {
     /// # Source
     /// `map_block`, `unmap_block`: what stays behind the new range is the new object.
     pub fn split_back(&mut self, id: BlockId, size: Bytes) -> BlockId {
-        let mut back = self.blocks[id].clone();
+        let mut back = self.blocks[id];
         debug_assert!(back.size > size, "both parts of a split have a size");
         back.addr = back.addr + size;
         back.size -= size;
-        back.requested = Bytes::ZERO;
         back.prev = Some(id);
         let next = back.next;
-        let back = self.create(back);
+        let back = self.create_part(back, id);
+        self.details[back].requested = Bytes::ZERO;
         if let Some(next) = next {
             self.blocks[next].prev = Some(back);
         }
@@ -163,9 +285,23 @@ impl BlockArena {
         back
     }
 
+    /// A part of `whole`, which shares its segment and age with it.
+    #[inline(always)]
+    fn create_part(&mut self, part: Block, whole: BlockId) -> BlockId {
+        let id = self.create_record(part);
+        // Most releases and settings have neither: a read of the whole's details less.
+        if self.has_orders || part.is_expandable() {
+            let BlockDetails { expandable, order, .. } = self.details[whole];
+            let details = &mut self.details[id];
+            (details.expandable, details.order) = (expandable, order);
+        }
+        id
+    }
+
     /// Joins `src` into its direct neighbour `dst`, which survives.
+    #[inline(always)]
     pub fn coalesce(&mut self, dst: BlockId, src: BlockId) {
-        let gone = self.blocks[src].clone();
+        let gone = self.blocks[src];
         let kept = &mut self.blocks[dst];
         kept.size += gone.size;
         if kept.prev == Some(src) {
@@ -187,7 +323,7 @@ impl BlockArena {
     /// The blocks that begin a segment, in no particular order.
     pub fn heads(&self) -> impl Iterator<Item = BlockId> {
         let ids = (0..self.blocks.len()).map(BlockId::from_index);
-        ids.filter(|id| self.alive[id.index()] && self.blocks[*id].prev.is_none())
+        ids.filter(|id| self.is_alive(*id) && self.blocks[*id].prev.is_none())
     }
 
     /// `head` and all blocks above it in its segment.
@@ -197,18 +333,19 @@ impl BlockArena {
 
     /// Whether the record is a living block's.
     pub fn is_alive(&self, id: BlockId) -> bool {
-        self.alive.get(id.index()).is_some_and(|alive| *alive)
+        self.blocks.get(id).is_some_and(|block| block.size > Bytes::ZERO)
     }
 
-    /// No blocks; the memory is kept.
-    pub fn clear(&mut self) {
+    /// As new; the memory is kept.
+    pub fn clear(&mut self, has_orders: bool) {
+        self.has_orders = has_orders;
         self.blocks.clear();
-        self.alive.clear();
-        self.dead.clear();
+        self.details.clear();
+        self.dead = None;
     }
 
-    /// Checks the links of every block: neighbours point to each other, touch, share stream and
-    /// pool, and two free neighbours differ in being mapped.
+    /// Checks the links of every block: neighbours point to each other, touch, share pool
+    /// and stream, and two free neighbours differ in being mapped.
     ///
     /// # Panics
     /// When one does not, with a sentence. For tests.
@@ -216,19 +353,45 @@ impl BlockArena {
         for head in self.heads() {
             for id in self.chain(head) {
                 let block = &self.blocks[id];
-                assert!(self.alive[id.index()], "a link leads to a dead block");
-                assert!(block.size > Bytes::ZERO, "block at {} has no size", block.addr);
+                assert!(self.is_alive(id), "a link leads to a dead block");
+                let details = self.details(id);
+                assert!(details.expandable.is_some() || !block.is_expandable());
+                assert_eq!(details.event_count > 0, block.flags & Block::HAS_EVENTS != 0);
                 let Some(next) = block.next.map(|next| &self.blocks[next]) else { continue };
                 assert_eq!(next.prev, Some(id), "links of {} are one-way", block.addr);
                 assert_eq!(next.addr, block.span().end(), "a hole after {}", block.addr);
-                assert_eq!((next.stream, next.pool), (block.stream, block.pool));
+                assert_eq!(next.list, block.list);
                 assert!(
-                    !(block.is_free() && next.is_free() && block.mapped == next.mapped),
+                    !(block.is_free() && next.is_free() && block.is_mapped() == next.is_mapped()),
                     "free neighbours at {} are not coalesced",
                     block.addr
                 );
             }
         }
+    }
+}
+
+impl FreeBlocks for BlockArena {
+    #[inline]
+    fn key_of(&self, id: BlockId) -> FreeKey {
+        let block = &self.blocks[id];
+        let order = if self.has_orders { self.details[id].order } else { 0 };
+        FreeKey { size: block.size, order, addr: block.addr }
+    }
+
+    #[inline]
+    fn size_of(&self, id: BlockId) -> Bytes {
+        self.blocks[id].size
+    }
+
+    #[inline]
+    fn next_free(&self, id: BlockId) -> Option<BlockId> {
+        self.blocks[id].next_free
+    }
+
+    #[inline]
+    fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
+        self.blocks[id].next_free = next;
     }
 }
 

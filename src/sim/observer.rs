@@ -90,6 +90,9 @@ pub struct Failed {
 
 /// A watcher. `()` watches nothing, `(A, B)` are two.
 pub trait Observer {
+    /// Whether it looks at anything; if not, the facts are not even gathered.
+    const WATCHES: bool = true;
+
     /// A block was handed out.
     fn alloc(&mut self, _fact: &Allocated) {}
     /// `free` was called.
@@ -145,7 +148,9 @@ pub struct StartBlock {
     pub is_oversize: bool,
 }
 
-impl Observer for () {}
+impl Observer for () {
+    const WATCHES: bool = false;
+}
 
 macro_rules! forward {
     ($self:ident => $($target:expr),+) => {
@@ -188,11 +193,13 @@ macro_rules! forward {
     };
 }
 
-impl<O: Observer + ?Sized> Observer for &mut O {
+impl<O: Observer> Observer for &mut O {
+    const WATCHES: bool = O::WATCHES;
     forward!(self => (**self));
 }
 
 impl<A: Observer, B: Observer> Observer for (A, B) {
+    const WATCHES: bool = A::WATCHES || B::WATCHES;
     forward!(self => self.0, self.1);
 }
 

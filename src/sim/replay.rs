@@ -57,7 +57,8 @@ pub fn replay<A: Allocator, O: Observer>(
     let end = until.map_or(trace.ops().len(), |op| trace.ops().len().min(op.0 as usize));
     for (i, op) in trace.ops()[..end].iter().enumerate() {
         outcome.ops += 1;
-        if let Err((asked, error)) = step(trace, op, allocator, observer) {
+        if let Err(failure) = step(trace, op, allocator, observer) {
+            let (asked, error) = *failure;
             outcome.completed = false;
             outcome.failures += 1;
             let op = OpIndex::from_index(i);
@@ -77,25 +78,48 @@ pub fn replay_op<A: Allocator, O: Observer>(
     allocator: &mut A,
     observer: &mut O,
 ) -> Option<StoppedBy> {
-    let (asked, error) = step(trace, op, allocator, observer).err()?;
+    let (asked, error) = *step(trace, op, allocator, observer).err()?;
     Some(StoppedBy { op: OpIndex(0), asked, error })
 }
 
-#[inline]
+/// What was asked and why it failed; out of line, as it is rare.
+type Failure = Box<(Option<AllocOp>, AllocError)>;
+
+#[cold]
+fn failed(asked: Option<AllocOp>, error: AllocError) -> Failure {
+    Box::new((asked, error))
+}
+
+#[inline(always)]
 fn step<A: Allocator, O: Observer>(
     trace: &Trace,
     op: &Op,
     allocator: &mut A,
     observer: &mut O,
-) -> Result<(), (Option<AllocOp>, AllocError)> {
+) -> Result<(), Failure> {
     match op {
         Op::Alloc(alloc) => {
-            allocator.malloc(alloc, observer).map(drop).map_err(|error| (Some(*alloc), error))
+            allocator.malloc(alloc, observer).map(drop).map_err(|error| failed(Some(*alloc), error))
         }
         Op::Free(free) => {
             allocator.free(free, observer);
             Ok(())
         }
+        rare => step_rarely(trace, rare, allocator, observer),
+    }
+}
+
+/// Out of the way of the two operations that nearly all others are.
+#[cold]
+#[inline(never)]
+fn step_rarely<A: Allocator, O: Observer>(
+    trace: &Trace,
+    op: &Op,
+    allocator: &mut A,
+    observer: &mut O,
+) -> Result<(), Failure> {
+    match op {
+        Op::Alloc(_) | Op::Free(_) => step(trace, op, allocator, observer),
         Op::FreeCompleted(id) => {
             allocator.complete(*id);
             Ok(())
@@ -104,9 +128,9 @@ fn step<A: Allocator, O: Observer>(
             allocator.record_stream(*id, *stream);
             Ok(())
         }
-        Op::EmptyCache => allocator.empty_cache(observer).map_err(|error| (None, error)),
+        Op::EmptyCache => allocator.empty_cache(observer).map_err(|error| failed(None, error)),
         Op::Control(id) => {
-            allocator.control(&trace.controls()[*id], observer).map_err(|error| (None, error))
+            allocator.control(&trace.controls()[*id], observer).map_err(|error| failed(None, error))
         }
     }
 }

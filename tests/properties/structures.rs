@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use fragsim::{
-    base::{Addr, BlockId, Bytes},
-    sim::{FlatHash, FlatKey, FreeIndex, FreeKey},
+    base::{Addr, BlockId, Bytes, Id},
+    sim::{FlatHash, FlatKey, FreeBlocks, FreeIndex, FreeKey},
 };
 use proptest::{collection::vec, prelude::*};
 use rand::{RngExt, SeedableRng};
@@ -90,46 +90,74 @@ fn a_flat_hash_holds_what_a_hash_map_holds() {
     });
 }
 
-/// A seeded run against the plainest twin there is: a vector that is kept sorted.
+/// Keys and links of blocks by their numbers.
+struct Blocks(Vec<(FreeKey, Option<BlockId>)>);
+
+impl FreeBlocks for Blocks {
+    fn key_of(&self, id: BlockId) -> FreeKey {
+        self.0[id.index()].0
+    }
+
+    fn size_of(&self, id: BlockId) -> Bytes {
+        self.key_of(id).size
+    }
+
+    fn next_free(&self, id: BlockId) -> Option<BlockId> {
+        self.0[id.index()].1
+    }
+
+    fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
+        self.0[id.index()].1 = next;
+    }
+}
+
+/// A seeded run against the plainest twin there is: a vector that is kept sorted. Bins grow from
+/// nothing to hundreds of blocks and shrink again.
 #[test]
 fn a_free_index_orders_as_a_sorted_vector_does() {
+    const COUNT: usize = 4000;
     let seed = number("FRAGSIM_SEED").unwrap_or(0);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let key = |at: usize, rng: &mut ChaCha8Rng| FreeKey {
+        size: Bytes(512 * rng.random_range(1..12)) + Bytes(rng.random_range(0..2) << 22),
+        order: rng.random_range(0..3),
+        addr: Addr(512 * at as u64),
+    };
+    let mut blocks = Blocks((0..COUNT).map(|at| (key(at, &mut rng), None)).collect());
     let mut index = FreeIndex::default();
     let mut plain: Vec<FreeKey> = Vec::new();
-    let block = |key: FreeKey| {
-        BlockId::from_index(usize::try_from(key.addr.0).expect("addresses are small here"))
-    };
-    for round in 0..20_000 {
-        let key = FreeKey {
-            size: Bytes(512 * rng.random_range(1..12)),
-            order: rng.random_range(0..3),
-            addr: Addr(rng.random_range(1..200)),
-        };
-        let place = plain.binary_search(&key);
-        if rng.random_bool(if round % 4000 < 2000 { 0.6 } else { 0.4 }) {
-            assert_eq!(index.insert(key, block(key)), place.is_err(), "FRAGSIM_SEED={seed}");
-            if let Err(at) = place {
+    for round in 0..40_000 {
+        let id = BlockId::from_index(rng.random_range(0..COUNT));
+        let key = blocks.key_of(id);
+        let is_growing = round % 16_000 < 8000;
+        match plain.binary_search(&key) {
+            Err(at) if is_growing || rng.random_bool(0.1) => {
+                index.insert(id, &mut blocks);
                 plain.insert(at, key);
             }
-        } else {
-            assert_eq!(index.remove(key), place.is_ok(), "FRAGSIM_SEED={seed}");
-            if let Ok(at) = place {
+            Ok(at) if !is_growing || rng.random_bool(0.1) => {
+                assert!(index.remove(id, &mut blocks), "FRAGSIM_SEED={seed}");
                 plain.remove(at);
             }
+            Ok(at) => {
+                let found = |id: Option<BlockId>| id.map(|id| blocks.key_of(id));
+                let after = found(index.after(id, &blocks));
+                assert_eq!(after, plain.get(at + 1).copied(), "FRAGSIM_SEED={seed}");
+                let before = found(index.before(id, &blocks));
+                let plain = at.checked_sub(1).map(|at| plain[at]);
+                assert_eq!(before, plain, "FRAGSIM_SEED={seed}");
+            }
+            Err(_) => assert!(!index.remove(id, &mut blocks), "FRAGSIM_SEED={seed}"),
         }
-        let found = |key: Option<&FreeKey>| key.map(|key| (*key, block(*key)));
-        let size = Bytes(rng.random_range(0..7000));
-        let first = found(plain.iter().find(|key| key.size >= size));
-        assert_eq!(index.lower_bound(size), first, "FRAGSIM_SEED={seed}");
-        let after = found(plain.iter().find(|other| **other > key));
-        assert_eq!(index.after(key), after, "FRAGSIM_SEED={seed}");
-        let before = found(plain.iter().rev().find(|other| **other < key));
-        assert_eq!(index.before(Some(key)), before, "FRAGSIM_SEED={seed}");
-        assert_eq!(index.before(None), found(plain.last()), "FRAGSIM_SEED={seed}");
-        assert_eq!((index.len(), index.is_empty()), (plain.len(), plain.is_empty()));
+        let found = |id: Option<BlockId>| id.map(|id| blocks.key_of(id));
+        let size = Bytes(rng.random_range(0..7000)) + Bytes(rng.random_range(0..2) << 22);
+        let at = plain.partition_point(|key| key.size < size);
+        let first = found(index.lower_bound(size, &blocks));
+        assert_eq!(first, plain.get(at).copied(), "FRAGSIM_SEED={seed}");
+        assert_eq!(found(index.last(&blocks)), plain.last().copied(), "FRAGSIM_SEED={seed}");
+        assert_eq!(index.is_empty(), plain.is_empty());
     }
-    assert!(index.iter().map(|(key, _)| key).eq(plain), "FRAGSIM_SEED={seed}");
+    assert!(index.iter(&blocks).map(|id| blocks.key_of(id)).eq(plain), "FRAGSIM_SEED={seed}");
     index.clear();
     assert!(index.is_empty());
 }

@@ -51,6 +51,11 @@ impl Events {
             deferred: Vec::new(),
         }
     }
+
+    /// Whether no free waits for a stream or the end of a capture.
+    pub(super) fn none_waits(&self) -> bool {
+        self.deferred.is_empty() && self.queues.is_empty()
+    }
 }
 
 /// Pending frees of a recording: it tells when they completed, not what they waited for.
@@ -68,6 +73,11 @@ impl RecordedFrees {
     /// The recording's pending frees complete in this order.
     pub(super) fn expect(&mut self, order: &[AllocId]) {
         self.rank = order.iter().copied().zip(0..).collect();
+    }
+
+    /// Whether nothing is left to be seen by the next `malloc`.
+    pub(super) fn none_done(&self) -> bool {
+        self.done.is_empty()
     }
 
     pub(super) fn add(&mut self, id: AllocId, block: BlockId) {
@@ -96,11 +106,11 @@ impl PyTorch {
     /// `recordStream`: no effect on the block's own stream.
     pub(super) fn record_stream_op(&mut self, id: AllocId, stream: StreamId) {
         let Some(block) = self.live.get(id).copied().flatten() else { return };
-        if self.streams[stream].handle == self.streams[self.blocks[block].stream].handle {
+        if self.streams[stream].handle == self.place(block).stream {
             return;
         }
         let key = self.key_of(stream);
-        self.blocks[block].in_use_elsewhere = true;
+        self.blocks[block].set_used_elsewhere(true);
         self.events.uses.entry(block).or_default().insert(key, ());
         if self.rules.drops_uses_in_captures && self.private.any_begun() {
             self.events.capture_uses.entry(block).or_default().insert(key, ());
@@ -115,10 +125,10 @@ impl PyTorch {
     /// `insert_events`: one event on each stream that the block was used on.
     pub(super) fn insert_events(&mut self, block: BlockId) {
         let uses = self.events.uses.remove(&block).unwrap_or_default();
-        self.blocks[block].in_use_elsewhere = false;
+        self.blocks[block].set_used_elsewhere(false);
         for key in uses.keys() {
             let event = self.events.clock.record(key.stream);
-            self.blocks[block].event_count += 1;
+            self.blocks.add_event(block);
             self.events.queues.insert(key, VecDeque::new());
             if let Some(queue) = self.events.queues.get_mut(key) {
                 queue.push_back((event, block));
@@ -139,7 +149,7 @@ impl PyTorch {
                 self.events.uses.insert(block, kept);
             }
             self.insert_events(block);
-            if self.blocks[block].event_count == 0 {
+            if self.blocks[block].is_free() {
                 self.free_block(block, observer);
             }
         }
@@ -151,7 +161,7 @@ impl PyTorch {
     /// `DeviceCachingAllocator::process_events`.
     #[inline]
     pub(super) fn process_events<O: Observer>(&mut self, observer: &mut O) {
-        if !self.recorded.done.is_empty() {
+        if !self.recorded.none_done() {
             for id in std::mem::take(&mut self.recorded.done) {
                 if let Some(block) = self.recorded.take(id) {
                     self.finish_recorded(block, observer);
@@ -172,7 +182,7 @@ impl PyTorch {
     }
 
     fn finish_recorded<O: Observer>(&mut self, block: BlockId, observer: &mut O) {
-        self.blocks[block].in_use_elsewhere = false;
+        self.blocks[block].set_used_elsewhere(false);
         self.free_block(block, observer);
     }
 
@@ -193,8 +203,7 @@ impl PyTorch {
     }
 
     fn finish_event<O: Observer>(&mut self, block: BlockId, observer: &mut O) {
-        self.blocks[block].event_count -= 1;
-        if self.blocks[block].event_count == 0 {
+        if self.blocks.finish_event(block) {
             self.free_block(block, observer);
         }
     }
@@ -250,8 +259,7 @@ impl PyTorch {
     }
 
     fn pool_of(&self, block: BlockId) -> PoolId {
-        let pool = usize::from(self.blocks[block].pool);
-        self.private.id_of(self.pools[pool].private)
+        self.place(block).pool
     }
 
     /// `graph_capture_record_stream_reuse`: frees deferred by a capture whose work is ordered before
@@ -280,12 +288,6 @@ impl PyTorch {
     /// The device was made to wait for a stream.
     pub(super) fn stream_synchronized(&mut self, stream: StreamId) {
         self.events.clock.complete(stream);
-    }
-
-    /// Whether a block waits for a stream.
-    pub(super) fn is_pending(&self, block: BlockId) -> bool {
-        let block = &self.blocks[block];
-        !block.allocated && (block.event_count > 0 || block.in_use_elsewhere)
     }
 
     /// The live block of an allocation.

@@ -1,8 +1,8 @@
 //! Expandable segments: address space reserved once, memory mapped and unmapped in granules.
 
-use super::{AllocParams, PyTorch, pool::PoolIdx, rounding::SMALL_BUFFER, version::TieBreak};
+use super::{AllocParams, PyTorch, pool::ListIdx, rounding::SMALL_BUFFER, version::TieBreak};
 use crate::{
-    base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, StreamId},
+    base::{Addr, BlockId, Bytes, ExpandableId, Span},
     sim::{Block, Device, Observer, Segment},
 };
 
@@ -14,8 +14,7 @@ pub(super) struct ExpandableSegment {
     granule: Bytes,
     /// Where the memory that was ever mapped ends; the start, if none was.
     mapped_end: Addr,
-    pool: PoolIdx,
-    stream: StreamId,
+    list: ListIdx,
     is_live: bool,
 }
 
@@ -50,7 +49,8 @@ impl PyTorch {
         }
         let mut candidate = self.find_expandable_block(params)?;
         let record = &self.blocks[candidate];
-        if !record.mapped && !self.map_block(candidate, record.size.min(params.size), observer) {
+        if !record.is_mapped() && !self.map_block(candidate, record.size.min(params.size), observer)
+        {
             return None;
         }
         while self.blocks[candidate].size < params.size {
@@ -62,7 +62,7 @@ impl PyTorch {
             // The mapped range took the free block before it in.
             candidate = next;
         }
-        self.pools[params.pool.index()].erase(&self.blocks, candidate);
+        self.pools.erase(&mut self.blocks, candidate);
         Some(candidate)
     }
 
@@ -72,7 +72,7 @@ impl PyTorch {
     /// # Source
     /// `DeviceCachingAllocator::find_expandable_block`.
     fn find_expandable_block(&mut self, params: &AllocParams) -> Option<BlockId> {
-        let unmapped = &self.pools[params.pool.index()].streams[params.stream].unmapped;
+        let unmapped = &self.pools[params.list].unmapped;
         for &range in unmapped.values() {
             let prev = self.blocks[range].prev.filter(|prev| self.blocks[*prev].is_free());
             let first = prev.unwrap_or(range);
@@ -105,16 +105,14 @@ impl PyTorch {
             return;
         }
         let waits = |segment: &ExpandableSegment| {
-            segment.is_live
-                && Device::is_unknown(segment.span.start)
-                && (segment.pool, segment.stream) == (params.pool, params.stream)
+            segment.is_live && Device::is_unknown(segment.span.start) && segment.list == params.list
         };
         let Some(at) = self.expandable.iter().position(waits) else { return };
         let segment = &mut self.expandable[ExpandableId::from_index(at)];
         let from = segment.span.start;
         segment.span.start = next.start;
         segment.mapped_end = next.start;
-        let unmapped = &mut self.pools[params.pool.index()].streams[params.stream].unmapped;
+        let unmapped = &mut self.pools[params.list].unmapped;
         if let Some(block) = unmapped.remove(&from) {
             unmapped.insert(next.start, block);
             self.blocks[block].addr = next.start;
@@ -122,7 +120,7 @@ impl PyTorch {
     }
 
     fn new_expandable_segment(&mut self, params: &AllocParams) -> Option<BlockId> {
-        let is_small = self.pools[params.pool.index()].is_small;
+        let is_small = self.pools[params.list].place.is_small;
         let granule = if is_small { SMALL_BUFFER } else { self.conf.large_segment_size };
         let size = self.reserve_size().round_up(granule);
         // Deviates: PyTorch passes the driver's error on; no device could serve it either.
@@ -140,7 +138,7 @@ impl PyTorch {
             self.device.release_reserve(span);
             return None;
         }
-        Some(self.add_expandable_segment(span, granule, params.pool, params.stream, order))
+        Some(self.add_expandable_segment(span, granule, params.list, order))
     }
 
     /// Registers address space as one unmapped block.
@@ -148,8 +146,7 @@ impl PyTorch {
         &mut self,
         span: Span,
         granule: Bytes,
-        pool: PoolIdx,
-        stream: StreamId,
+        list: ListIdx,
         order: u32,
     ) -> BlockId {
         let segment = ExpandableId::from_index(self.expandable.len());
@@ -157,23 +154,20 @@ impl PyTorch {
             span,
             granule,
             mapped_end: span.start,
-            pool,
-            stream,
+            list,
             is_live: true,
         });
-        let block = self.blocks.create(Block {
-            expandable: Some(segment),
-            mapped: false,
-            ..Block::whole(span, pool.0, stream, order)
-        });
-        self.pools[pool.index()].insert_unmapped(&self.blocks, block);
+        let block = self.blocks.create(Block::whole(span, list.0));
+        self.blocks.make_expandable(block, segment);
+        self.blocks.details_mut(block).order = order;
+        self.pools.insert_unmapped(&self.blocks, block);
         block
     }
 
     /// The memory under this block was mapped.
     pub(super) fn note_mapped(&mut self, id: BlockId) {
         let end = self.blocks[id].span().end();
-        if let Some(segment) = self.blocks[id].expandable {
+        if let Some(segment) = self.blocks.expandable(id) {
             let reached = &mut self.expandable[segment].mapped_end;
             *reached = (*reached).max(end);
         }
@@ -194,28 +188,27 @@ impl PyTorch {
     /// `DeviceCachingAllocator::map_block`.
     fn map_block<O: Observer>(&mut self, id: BlockId, size: Bytes, observer: &mut O) -> bool {
         let record = &self.blocks[id];
-        let Some(segment) = record.expandable else { return false };
-        let pool = PoolIdx(record.pool);
+        let Some(segment) = self.blocks.expandable(id) else { return false };
         let mapped = self.expandable[segment].outer(Span::new(record.addr, size));
         if !self.device.map(mapped) {
             return false;
         }
         let reached = &mut self.expandable[segment].mapped_end;
         *reached = (*reached).max(mapped.end());
-        self.pools[pool.index()].erase_unmapped(&self.blocks, id);
-        self.blocks[id].mapped = true;
+        self.pools.erase_unmapped(&self.blocks, id);
+        self.blocks[id].set_mapped(true);
         if mapped.size < self.blocks[id].size {
             let rest = self.blocks.split_back(id, mapped.size);
-            self.blocks[rest].mapped = false;
+            self.blocks[rest].set_mapped(false);
             if self.rules.ties == TieBreak::BlockAge {
-                self.blocks[rest].order = self.next_order();
+                self.blocks.details_mut(rest).order = self.next_order();
             }
-            self.pools[pool.index()].insert_unmapped(&self.blocks, rest);
+            self.pools.insert_unmapped(&self.blocks, rest);
         }
         let (prev, next) = (self.blocks[id].prev, self.blocks[id].next);
         self.try_merge_blocks(id, prev);
         self.try_merge_blocks(id, next);
-        self.pools[pool.index()].insert(&mut self.blocks, id);
+        self.pools.insert(&mut self.blocks, id);
         self.reserved += mapped.size;
         observer.segment_map(&Segment { span: mapped, place: self.place(id), is_oversize: false });
         true
@@ -227,56 +220,56 @@ impl PyTorch {
     /// `DeviceCachingAllocator::unmap_block`.
     pub(super) fn unmap_block<O: Observer>(&mut self, id: BlockId, observer: &mut O) {
         let record = &self.blocks[id];
-        let Some(segment) = record.expandable else { return };
-        let (whole, stream, pool) = (record.span(), record.stream, PoolIdx(record.pool));
+        let Some(segment) = self.blocks.expandable(id) else { return };
+        let (whole, list) = (record.span(), ListIdx(record.list));
         let Some(unmapped) = self.expandable[segment].inner(whole) else { return };
         self.device.unmap(unmapped);
-        self.stream_synchronized(stream);
+        self.stream_synchronized(self.pools[list].stream);
         let place = self.place(id);
-        self.pools[pool.index()].erase(&self.blocks, id);
-        let requested = self.blocks[id].requested;
+        self.pools.erase(&mut self.blocks, id);
+        let requested = self.blocks.details(id).requested;
         if whole.start < unmapped.start {
             let head = self.blocks.split_front(id, unmapped.start - whole.start);
-            self.renumber_and_free(head, pool);
+            self.blocks.details_mut(head).requested = Bytes::ZERO;
+            self.renumber_and_free(head);
         }
         if unmapped.end() < whole.end() {
             let tail = self.blocks.split_back(id, unmapped.size);
-            self.renumber_and_free(tail, pool);
+            self.renumber_and_free(tail);
         }
+        self.blocks.details_mut(id).requested = requested;
         let record = &mut self.blocks[id];
-        record.requested = requested;
-        record.mapped = false;
+        record.set_mapped(false);
         let (prev, next) = (record.prev, record.next);
         self.try_merge_blocks(id, prev);
         self.try_merge_blocks(id, next);
-        self.pools[pool.index()].insert_unmapped(&self.blocks, id);
+        self.pools.insert_unmapped(&self.blocks, id);
         self.reserved -= unmapped.size;
-        self.private.count_malloc(self.pools[pool.index()].private, -1);
+        self.private.count_malloc(self.pools.pool_of(list).private, -1);
         observer.segment_unmap(&Segment { span: unmapped, place, is_oversize: false });
     }
 
     /// The part of a free block that could be unmapped: its whole granules.
     pub(super) fn unmappable(&self, id: BlockId) -> Option<Span> {
         let record = &self.blocks[id];
-        self.expandable[record.expandable?].inner(record.span())
+        self.expandable[self.blocks.expandable(id)?].inner(record.span())
     }
 
     /// A part of an unmapped block that stays mapped.
-    fn renumber_and_free(&mut self, part: BlockId, pool: PoolIdx) {
+    fn renumber_and_free(&mut self, part: BlockId) {
         if self.rules.ties == TieBreak::BlockAge {
-            self.blocks[part].order = self.next_order();
+            self.blocks.details_mut(part).order = self.next_order();
         }
-        self.pools[pool.index()].insert(&mut self.blocks, part);
+        self.pools.insert(&mut self.blocks, part);
     }
 
     /// `release_expandable_segment`: the whole range is one unmapped block; the address space goes
     /// back.
     pub(super) fn release_expandable_segment(&mut self, id: BlockId) {
         let span = self.blocks[id].span();
-        let pool = usize::from(self.blocks[id].pool);
-        self.pools[pool].erase_unmapped(&self.blocks, id);
+        self.pools.erase_unmapped(&self.blocks, id);
         self.device.release_reserve(span);
-        if let Some(segment) = self.blocks[id].expandable {
+        if let Some(segment) = self.blocks.expandable(id) {
             self.expandable[segment].is_live = false;
         }
         self.blocks.detach(id);

@@ -1,6 +1,6 @@
 //! The layout of an allocator: what a snapshot would show.
 
-use super::{PyTorch, pools::PrivateIdx};
+use super::{PyTorch, pool::ListIdx, pools::PrivateIdx};
 use crate::{
     base::{AllocId, BlockId, Id, PoolId, Span},
     trace::{BlockLayout, BlockState, Layout, SegmentLayout},
@@ -15,7 +15,7 @@ impl PyTorch {
     pub fn layout_of(&self, pool: Option<PoolId>) -> Layout {
         let mut segments = Vec::new();
         for head in self.blocks.heads() {
-            let private = self.pools[usize::from(self.blocks[head].pool)].private;
+            let private = self.pools.pool_of(ListIdx(self.blocks[head].list)).private;
             if pool.is_some_and(|pool| self.id_of_living(private) != Some(pool)) {
                 continue;
             }
@@ -35,13 +35,13 @@ impl PyTorch {
         let mut open: Option<SegmentLayout> = None;
         for id in self.blocks.chain(head) {
             let block = &self.blocks[id];
-            if !block.mapped {
+            if !block.is_mapped() {
                 segments.extend(open.take());
                 continue;
             }
-            let state = if block.allocated {
+            let state = if block.is_allocated() {
                 BlockState::ActiveAllocated
-            } else if self.is_pending(id) {
+            } else if block.is_pending() {
                 BlockState::ActivePendingFree
             } else {
                 BlockState::Inactive
@@ -57,7 +57,7 @@ impl PyTorch {
             });
             segment.blocks.push(BlockLayout {
                 size: block.size,
-                requested: block.requested,
+                requested: self.blocks.details(id).requested,
                 state,
             });
         }

@@ -2,18 +2,51 @@
 
 use super::{
     AllocParams, MAX_REQUEST, PyTorch,
-    pool::PoolIdx,
+    pool::ListIdx,
     rounding::{MIN_BLOCK_SIZE, SMALL_SIZE, get_allocation_size, round_size},
     version::{MempoolFallback, TieBreak},
 };
 use crate::{
-    base::{Addr, BlockId, Bytes, Id, PoolId, Span},
-    sim::{AllocError, Allocated, Block, Failed, Observer, Place, Segment},
+    base::{Addr, AllocId, BlockId, Bytes, Id, PoolId, Span},
+    sim::{AllocError, Allocated, Block, Failed, Observer, Segment},
     trace::{AllocOp, Oom, OomHint},
 };
 
 impl PyTorch {
+    /// The first rung of the ladder where nothing unusual is under way, which is nearly always; else
+    /// [`PyTorch::malloc_in_full`].
+    #[inline]
     pub(super) fn malloc_op<O: Observer>(
+        &mut self,
+        op: &AllocOp,
+        observer: &mut O,
+    ) -> Result<Option<Addr>, AllocError> {
+        debug_assert!(!self.is_plain || self.finds_plain());
+        let is_usual = op.size > Bytes::ZERO && op.size < MAX_REQUEST && op.pool.is_none();
+        if is_usual && self.is_plain {
+            let size = if self.rounds_to_512 {
+                op.size.round_up(MIN_BLOCK_SIZE)
+            } else {
+                self.round_size(op.size)
+            };
+            if let Some(list) = self.pools.known_default_list(size <= SMALL_SIZE, op.stream) {
+                let params = self.params(op, size, list);
+                if let Some(found) = self.find_free_block(&params) {
+                    self.current_stream = op.stream;
+                    self.pools.erase(&mut self.blocks, found);
+                    let block = self.alloc_found_block(&params, found, observer);
+                    self.note_live(op.id, block);
+                    return Ok(Some(self.blocks[block].addr));
+                }
+            }
+        }
+        self.malloc_in_full(op, observer)
+    }
+
+    /// The whole of `malloc`.
+    #[cold]
+    #[inline(never)]
+    fn malloc_in_full<O: Observer>(
         &mut self,
         op: &AllocOp,
         observer: &mut O,
@@ -29,12 +62,23 @@ impl PyTorch {
         if !self.config.caching {
             return self.malloc_uncached(op).map(Some);
         }
-        let block = self.malloc_block(op, observer)?;
-        if op.id.index() >= self.live.len() {
-            self.expect_allocs(op.id.0 + 1);
-        }
-        self.live[op.id] = Some(block);
+        let block = self.malloc_block(op, observer);
+        self.is_plain = self.finds_plain();
+        let block = block?;
+        self.note_live(op.id, block);
         Ok(Some(self.blocks[block].addr))
+    }
+
+    #[inline]
+    fn note_live(&mut self, id: AllocId, block: BlockId) {
+        if id.index() >= self.live.len() {
+            self.expect_allocs(id.0 + 1);
+        }
+        self.live[id] = Some(block);
+    }
+
+    fn round_size(&self, size: Bytes) -> Bytes {
+        round_size(size, &self.conf.roundup_power2_divisions, self.rules.division_one)
     }
 
     fn malloc_uncached(&mut self, op: &AllocOp) -> Result<Addr, AllocError> {
@@ -60,13 +104,13 @@ impl PyTorch {
         } else if self.conf.graph_capture_record_stream_reuse {
             self.free_safe_blocks_in_capture(op.stream)?;
         }
-        let size =
-            round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
+        let size = self.round_size(op.size);
         let pool = match op.pool {
             Some(pool) => self.private_pool_for(self.pool_ids[pool], size, observer)?,
             None => self.get_pool(size, op.stream),
         };
-        let params = self.params(op, size, pool);
+        let list = self.list_of(pool, op.stream)?;
+        let params = self.params(op, size, list);
         if let Some(block) = self.get_free_block(&params) {
             return Ok(self.alloc_found_block(&params, block, observer));
         }
@@ -83,7 +127,7 @@ impl PyTorch {
         params: &AllocParams,
         observer: &mut O,
     ) -> Result<Option<(AllocParams, BlockId)>, AllocError> {
-        if self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0 {
+        if self.collects_garbage() {
             self.garbage_collect_cached_blocks(observer)?;
         }
         if let Some(block) = self.alloc_block(params, observer)? {
@@ -114,23 +158,27 @@ impl PyTorch {
 
     /// Whether a free block would serve this request now.
     pub fn is_cached(&self, op: &AllocOp) -> bool {
-        let size =
-            round_size(op.size, &self.conf.roundup_power2_divisions, self.rules.division_one);
+        let size = self.round_size(op.size);
         let pool = match op.pool {
             Some(pool) => self.known_private_pool(self.pool_ids[pool], size),
             None => Some(self.get_pool(size, op.stream)),
         };
-        let block = pool.and_then(|pool| self.find_free_block(&self.params(op, size, pool)));
-        block.is_some()
+        let list = pool.and_then(|pool| self.pools.known_list(pool, op.stream));
+        list.is_some_and(|list| self.find_free_block(&self.params(op, size, list)).is_some())
     }
 
-    fn params(&self, op: &AllocOp, size: Bytes, pool: PoolIdx) -> AllocParams {
+    /// Size of the segment that a request would need.
+    fn alloc_size(&self, params: &AllocParams) -> Bytes {
+        get_allocation_size(params.size, self.conf.large_segment_size)
+    }
+
+    #[inline]
+    fn params(&self, op: &AllocOp, size: Bytes, list: ListIdx) -> AllocParams {
         AllocParams {
             requested: op.size,
             size,
             stream: op.stream,
-            pool,
-            alloc_size: get_allocation_size(size, self.conf.large_segment_size),
+            list,
             is_expandable: self.conf.expandable_segments,
         }
     }
@@ -141,38 +189,21 @@ impl PyTorch {
     /// `DeviceCachingAllocator::get_free_block`.
     #[inline]
     pub(super) fn get_free_block(&mut self, params: &AllocParams) -> Option<BlockId> {
-        if self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0 {
-            self.pools[params.pool.index()].call_count += 1;
+        if self.collects_garbage() {
+            self.pools.count_call(params.list);
         }
         let found = self.find_free_block(params)?;
-        self.pools[params.pool.index()].erase(&self.blocks, found);
+        self.pools.erase(&mut self.blocks, found);
         Some(found)
     }
 
     /// The search of [`PyTorch::get_free_block`], which takes what it finds.
-    #[inline]
+    #[inline(always)]
     fn find_free_block(&self, params: &AllocParams) -> Option<BlockId> {
-        let index = &self.pools[params.pool.index()].streams[params.stream].free;
-        let (mut key, mut found) = index.lower_bound(params.size)?;
-        if self.blocks[found].expandable.is_some() {
-            if params.is_expandable {
-                // Prefer the block that has the least room to grow into.
-                let room = |id: BlockId| {
-                    let block = &self.blocks[id];
-                    let next = block.next.map(|next| &self.blocks[next]).filter(|n| !n.mapped);
-                    block.size + next.map_or(Bytes::ZERO, |next| next.size)
-                };
-                while self.blocks[found].expandable.is_some()
-                    && let Some((next_key, next)) = index.after(key)
-                    && room(next) < room(found)
-                {
-                    (key, found) = (next_key, next);
-                }
-            } else {
-                while self.blocks[found].expandable.is_some() {
-                    (key, found) = index.after(key)?;
-                }
-            }
+        let index = &self.pools[params.list].free;
+        let mut found = index.lower_bound(params.size, &self.blocks)?;
+        if self.blocks[found].is_expandable() {
+            found = self.choose_expandable(params, found)?;
         }
         let oversize = self.conf.max_split_size;
         let size = self.blocks[found].size;
@@ -187,6 +218,30 @@ impl PyTorch {
         Some(found)
     }
 
+    /// The search goes on from an expandable block.
+    fn choose_expandable(&self, params: &AllocParams, mut found: BlockId) -> Option<BlockId> {
+        let index = &self.pools[params.list].free;
+        if params.is_expandable {
+            // Prefer the block that has the least room to grow into.
+            let room = |id: BlockId| {
+                let block = &self.blocks[id];
+                let next = block.next.map(|next| &self.blocks[next]).filter(|n| !n.is_mapped());
+                block.size + next.map_or(Bytes::ZERO, |next| next.size)
+            };
+            while self.blocks[found].is_expandable()
+                && let Some(next) = index.after(found, &self.blocks)
+                && room(next) < room(found)
+            {
+                found = next;
+            }
+        } else {
+            while self.blocks[found].is_expandable() {
+                found = index.after(found, &self.blocks)?;
+            }
+        }
+        Some(found)
+    }
+
     /// A new block from the device, if the limit and the device allow it.
     ///
     /// # Source
@@ -196,7 +251,7 @@ impl PyTorch {
         params: &AllocParams,
         observer: &mut O,
     ) -> Result<Option<BlockId>, AllocError> {
-        let size = params.alloc_size;
+        let size = self.alloc_size(params);
         let exceeds =
             |limit: Bytes| self.reserved.checked_add(size).is_none_or(|total| total > limit);
         if self.allowed_maximum.is_some_and(exceeds) {
@@ -212,7 +267,7 @@ impl PyTorch {
                 )));
             }
         }
-        let private = self.pools[params.pool.index()].private;
+        let private = self.pools.pool_of(params.list).private;
         let is_expandable = self.conf.expandable_segments
             && (private.is_none() || self.rules.expandable_private_pools);
         if is_expandable {
@@ -226,14 +281,11 @@ impl PyTorch {
         self.private.count_malloc(private, 1);
         self.reserved += size;
         let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
-        let block = self.blocks.create(Block::whole(
-            Span::new(addr, size),
-            params.pool.0,
-            params.stream,
-            order,
-        ));
+        let span = Span::new(addr, size);
+        let block = self.blocks.create(Block::whole(span, params.list.0));
+        self.blocks.details_mut(block).order = order;
         observer.segment_alloc(&Segment {
-            span: Span::new(addr, size),
+            span,
             place: self.place(block),
             is_oversize: size >= self.conf.max_split_size,
         });
@@ -245,13 +297,13 @@ impl PyTorch {
     /// # Source
     /// `DeviceCachingAllocator::should_split`.
     #[inline]
-    fn should_split(&self, params: &AllocParams, block: BlockId) -> bool {
-        let pool = &self.pools[params.pool.index()];
-        if self.private.is_no_split(pool.private) {
+    fn should_split(&self, params: &AllocParams, size: Bytes) -> bool {
+        let list = &self.pools[params.list];
+        if list.is_no_split {
             return false;
         }
-        let remaining = self.blocks[block].size - params.size;
-        if pool.is_small || params.is_expandable {
+        let remaining = size - params.size;
+        if list.place.is_small || params.is_expandable {
             remaining >= MIN_BLOCK_SIZE
         } else {
             params.size < self.conf.max_split_size && remaining > SMALL_SIZE
@@ -262,50 +314,47 @@ impl PyTorch {
     ///
     /// # Source
     /// `DeviceCachingAllocator::alloc_found_block`.
-    #[inline]
+    #[inline(always)]
     fn alloc_found_block<O: Observer>(
         &mut self,
         params: &AllocParams,
         found: BlockId,
         observer: &mut O,
     ) -> BlockId {
+        let Block { size, .. } = self.blocks[found];
         let was_split = self.blocks[found].is_split();
-        let (block, remainder) = if self.should_split(params, found) {
+        let (block, remainder) = if self.should_split(params, size) {
             let front = self.blocks.split_front(found, params.size);
             if self.rules.ties == TieBreak::BlockAge {
-                self.blocks[front].order = self.next_order();
+                self.blocks.details_mut(front).order = self.next_order();
             }
-            self.pools[params.pool.index()].insert(&mut self.blocks, found);
-            (front, Some(self.blocks[found].size))
+            self.pools.insert(&mut self.blocks, found);
+            (front, Some(size - params.size))
         } else {
             (found, None)
         };
+        self.blocks.details_mut(block).requested = params.requested;
         let record = &mut self.blocks[block];
-        record.allocated = true;
-        record.requested = params.requested;
+        record.set_allocated(true);
         let span = record.span();
         self.allocated += span.size;
-        observer.alloc(&Allocated {
-            span,
-            requested: params.requested,
-            place: self.place(block),
-            was_split,
-            remainder,
-            is_oversize: span.size >= self.conf.max_split_size,
-        });
+        if O::WATCHES {
+            observer.alloc(&Allocated {
+                span,
+                requested: params.requested,
+                place: self.place(block),
+                was_split,
+                remainder,
+                is_oversize: span.size >= self.conf.max_split_size,
+            });
+        }
         block
     }
 
     /// The last rung.
     #[cold]
     fn out_of_memory<O: Observer>(&mut self, params: &AllocParams, observer: &mut O) -> AllocError {
-        let pool = &self.pools[params.pool.index()];
-        let place = Place {
-            stream: self.streams[params.stream].handle,
-            pool: self.private.id_of(pool.private),
-            is_small: pool.is_small,
-            is_expandable: false,
-        };
+        let place = self.pools[params.list].place;
         let device_free = self.device.free_bytes();
         observer.oom(&Failed { size: params.size, device_free, place });
         let hint = if !self.conf.expandable_segments {
@@ -318,7 +367,7 @@ impl PyTorch {
         AllocError::Oom(Box::new(Oom {
             release: self.rules.release,
             device: self.device.config().index,
-            requested: params.alloc_size,
+            requested: self.alloc_size(params),
             total: self.device.total(),
             free: device_free,
             processes: self.device.processes(),
@@ -332,16 +381,17 @@ impl PyTorch {
 
     /// Free bytes in the lists of all private pools.
     fn private_free_bytes(&self) -> Bytes {
-        let pools = self.pools.iter().filter(|pool| pool.private.is_some());
-        let lists = pools.flat_map(|pool| pool.streams.iter());
-        lists.flat_map(|stream| stream.free.iter()).map(|(key, _)| key.size).sum()
+        let lists = self.pools.lists().iter().filter(|list| list.place.pool.is_private());
+        lists.flat_map(|list| list.free.iter(&self.blocks)).map(|id| self.blocks[id].size).sum()
     }
 
     /// The largest free block, and no less than the free memory of the device: `cacheInfo`.
     pub fn largest_available(&self) -> Bytes {
-        let streams = self.pools.iter().flat_map(|pool| pool.streams.iter());
-        let last = streams.filter_map(|stream| stream.free.before(None)).map(|(key, _)| key.size);
-        last.max().unwrap_or(Bytes::ZERO).max(self.device.free_bytes())
+        let last = self.pools.lists().iter().filter_map(|list| list.free.last(&self.blocks));
+        last.map(|id| self.blocks[id].size)
+            .max()
+            .unwrap_or(Bytes::ZERO)
+            .max(self.device.free_bytes())
     }
 }
 

@@ -38,13 +38,13 @@ use self::{
     conf::AllocConf,
     events::{Events, RecordedFrees},
     expandable::ExpandableSegment,
-    pool::{BlockPool, PoolIdx},
+    pool::{ListIdx, Pools},
     pools::PrivatePools,
-    version::Rules,
+    version::{Rules, TieBreak},
 };
 use crate::{
     base::{Addr, AllocId, BlockId, Bytes, ExpandableId, PoolId, Release, StreamId, Table},
-    sim::{AllocError, Allocator, BlockArena, Device, Observer, Place},
+    sim::{AllocError, Allocator, BlockArena, Device, DeviceConfig, Observer, Place},
     trace::{AllocOp, Control, FreeOp, Layout, PoolIndex, Stream, Trace},
 };
 
@@ -89,8 +89,7 @@ pub struct PyTorch {
     /// Pool ids that the trace refers to.
     pool_ids: Table<PoolIndex, PoolId>,
     blocks: BlockArena,
-    /// Default large, default small, then large and small of each private pool.
-    pools: Vec<BlockPool>,
+    pools: Pools,
     private: PrivatePools,
     expandable: Table<ExpandableId, ExpandableSegment>,
     /// Which block an allocation has.
@@ -110,6 +109,11 @@ pub struct PyTorch {
     /// Addresses of uncached allocations.
     uncached: FxHashMap<AllocId, Addr>,
     is_damaged: bool,
+    /// Nothing is pending, begun, captured, aged or left uncached: the next request needs no more
+    /// than the free list, if that has something. May be false without need, never true.
+    is_plain: bool,
+    /// Whether sizes are rounded to multiples of 512, and no more.
+    rounds_to_512: bool,
     /// A recording shows that a request failed without anything being released: see
     /// [`PyTorch::assume_capture`].
     assumes_capture: bool,
@@ -122,9 +126,7 @@ struct AllocParams {
     /// Rounded.
     size: Bytes,
     stream: StreamId,
-    pool: PoolIdx,
-    /// Size of the segment that it would need.
-    alloc_size: Bytes,
+    list: ListIdx,
     /// Whether expandable segments count for it.
     is_expandable: bool,
 }
@@ -141,18 +143,16 @@ impl PyTorch {
         let mut stream_order: Vec<StreamId> =
             (0..streams.len()).map(StreamId::from_index).collect();
         stream_order.sort_by_key(|id| streams[*id].handle);
+        let rules = Rules::of(config.release);
         let mut this = Self {
-            rules: Rules::of(config.release),
+            rules,
             conf: config.conf.clone(),
             device,
             streams: streams.clone(),
             stream_order,
             pool_ids: pools.clone(),
-            blocks: BlockArena::default(),
-            pools: vec![
-                BlockPool::new(false, None, streams.len()),
-                BlockPool::new(true, None, streams.len()),
-            ],
+            blocks: BlockArena::new(rules.ties != TieBreak::Address),
+            pools: Pools::new(),
             private: PrivatePools::default(),
             expandable: Table::default(),
             live: Table::default(),
@@ -165,11 +165,28 @@ impl PyTorch {
             last_order: 0,
             uncached: FxHashMap::default(),
             is_damaged: false,
+            is_plain: false,
+            rounds_to_512: false,
             assumes_capture: false,
             config,
         };
         this.apply_startup_fraction();
+        this.settings_changed();
         this
+    }
+
+    /// As new under other settings and on another device, for programs on the same streams and pools.
+    /// The memory of blocks and lists is kept: replays of one trace under many settings allocate
+    /// little.
+    pub fn restart(&mut self, config: PyTorchConfig, device: DeviceConfig) {
+        let mut blocks = std::mem::take(&mut self.blocks);
+        let mut pools = std::mem::take(&mut self.pools);
+        let mut live = std::mem::take(&mut self.live);
+        *self = Self::new(config, Device::new(device), &self.streams, &self.pool_ids);
+        blocks.clear(self.rules.ties != TieBreak::Address);
+        pools.clear();
+        live.clear();
+        (self.blocks, self.pools, self.live) = (blocks, pools, live);
     }
 
     /// The settings in force.
@@ -206,20 +223,37 @@ impl PyTorch {
         Some(self.blocks[block].span())
     }
 
+    /// Notes what follows from the settings and the limits.
+    fn settings_changed(&mut self) {
+        let least = self.rules.division_one.least();
+        self.rounds_to_512 = self.conf.roundup_power2_divisions.iter().all(|count| *count < least);
+        self.is_plain = self.finds_plain();
+    }
+
+    /// Whether [`PyTorch::is_plain`] may be true now.
+    fn finds_plain(&self) -> bool {
+        self.config.caching
+            && !self.private.any_begun_or_captured()
+            && !self.collects_garbage()
+            && self.recorded.none_done()
+            && self.events.none_waits()
+    }
+
+    /// Whether blocks age, and old ones are given back.
+    fn collects_garbage(&self) -> bool {
+        self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0
+    }
+
     /// Makes room for ids up to `count`.
     fn expect_allocs(&mut self, count: u32) {
         self.live.resize(count as usize, None);
     }
 
+    #[inline]
     fn place(&self, block: BlockId) -> Place {
         let block = &self.blocks[block];
-        let pool = &self.pools[usize::from(block.pool)];
-        Place {
-            stream: self.streams[block.stream].handle,
-            pool: self.private.id_of(pool.private),
-            is_small: pool.is_small,
-            is_expandable: block.expandable.is_some(),
-        }
+        let place = self.pools[ListIdx(block.list)].place;
+        Place { is_expandable: block.is_expandable(), ..place }
     }
 
     /// The next number of the release's creation counter.
@@ -239,17 +273,17 @@ impl PyTorch {
         for head in self.blocks.heads() {
             for id in self.blocks.chain(head) {
                 let block = &self.blocks[id];
-                let listed = self.pools[usize::from(block.pool)].holds(&self.blocks, id);
+                let listed = self.pools.holds(&self.blocks, id);
                 assert_eq!(
                     listed,
                     block.is_free(),
                     "block at {} is free or in its pool's list, not both",
                     block.addr
                 );
-                if block.mapped {
+                if block.is_mapped() {
                     reserved += block.size;
                 }
-                if block.allocated {
+                if block.is_allocated() {
                     allocated += block.size;
                 }
             }
@@ -283,6 +317,7 @@ impl Allocator for PyTorch {
 
     fn complete(&mut self, id: AllocId) {
         self.recorded.complete(id);
+        self.is_plain = self.finds_plain();
     }
 
     fn record_stream(&mut self, id: AllocId, stream: StreamId) {
@@ -298,7 +333,9 @@ impl Allocator for PyTorch {
         control: &Control,
         observer: &mut O,
     ) -> Result<(), AllocError> {
-        self.control_op(control, observer)
+        let done = self.control_op(control, observer);
+        self.settings_changed();
+        done
     }
 
     fn layout(&self) -> Layout {
@@ -314,8 +351,6 @@ impl Allocator for PyTorch {
     }
 
     fn reset(&mut self) {
-        let mut device = self.device.clone();
-        device.reset();
-        *self = Self::new(self.config.clone(), device, &self.streams, &self.pool_ids);
+        self.restart(self.config.clone(), self.device.config().clone());
     }
 }

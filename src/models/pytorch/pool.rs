@@ -1,14 +1,15 @@
-//! [`BlockPool`]: the free blocks of one pool, and the unmapped ranges of its expandable segments.
+//! [`Pools`]: the free blocks of each pool, and the unmapped ranges of its expandable segments.
 
 use std::collections::BTreeMap;
 
 use super::pools::PrivateIdx;
 use crate::{
-    base::{Addr, BlockId, Id, StreamId, Table},
-    sim::{Block, BlockArena, FreeIndex, FreeKey},
+    base::{Addr, BlockId, Id, PoolId, StreamId, Table},
+    sim::{BlockArena, FreeIndex, Place},
+    trace::Stream,
 };
 
-/// Index of a [`BlockPool`] in the allocator.
+/// One of the [`Pools`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolIdx(pub u16);
 
@@ -23,13 +24,30 @@ impl Id for PoolIdx {
     }
 }
 
+/// Index of a [`FreeList`]: a pool and a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ListIdx(pub u16);
+
+impl Id for ListIdx {
+    #[inline]
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// What one stream has free in a pool.
-#[derive(Clone, Debug, Default)]
-pub(super) struct StreamBlocks {
+#[derive(Clone, Debug)]
+pub(super) struct FreeList {
+    pub pool: PoolIdx,
+    pub stream: StreamId,
     /// Free and mapped, in the release's order.
     pub free: FreeIndex,
     /// Not mapped, by address.
     pub unmapped: BTreeMap<Addr, BlockId>,
+    /// Whether the pool's blocks are handed out whole.
+    pub is_no_split: bool,
+    /// Where its blocks belong, as observers are told.
+    pub place: Place,
 }
 
 /// One half (small or large) of the default pool or of a private one.
@@ -38,54 +56,191 @@ pub(super) struct BlockPool {
     pub is_small: bool,
     /// The private pool that it is half of.
     pub private: Option<PrivateIdx>,
-    pub streams: Table<StreamId, StreamBlocks>,
+    id: PoolId,
+    /// Whether its blocks are handed out whole.
+    is_no_split: bool,
+    /// The lists of the streams that ever asked it for memory, by their ids.
+    lists: Vec<Option<ListIdx>>,
     /// `get_free_blocks_call_count`: how often a block was looked for; ages blocks.
     pub call_count: u32,
 }
 
-/// The place of a block in its pool's order.
-pub(super) fn free_key(block: &Block) -> FreeKey {
-    FreeKey { size: block.size, order: block.order, addr: block.addr }
+/// All pools: default large, default small, then large and small of each private pool; and what each
+/// stream has free in each of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pools {
+    pools: Table<PoolIdx, BlockPool>,
+    lists: Table<ListIdx, FreeList>,
+    /// Whether blocks age.
+    counts_calls: bool,
+    /// Lists that were in use before the last [`Pools::clear`]: their memory is used again.
+    spare: Vec<FreeIndex>,
 }
 
-impl BlockPool {
-    pub(super) fn new(is_small: bool, private: Option<PrivateIdx>, streams: usize) -> Self {
-        let streams = Table::from_rows(vec![StreamBlocks::default(); streams]);
-        Self { is_small, private, streams, call_count: 0 }
+impl Pools {
+    /// The default pools.
+    pub(super) fn new() -> Self {
+        let mut this = Self::default();
+        this.add(None, PoolId::DEFAULT, false);
+        this
+    }
+
+    /// Makes both halves of a pool.
+    pub(super) fn add(&mut self, private: Option<PrivateIdx>, id: PoolId, is_no_split: bool) {
+        for is_small in [false, true] {
+            let (lists, call_count) = (Vec::new(), 0);
+            self.pools.push(BlockPool { is_small, private, id, is_no_split, lists, call_count });
+        }
+    }
+
+    /// The blocks of this half are handed out whole from now on.
+    pub(super) fn set_no_split(&mut self, pool: PoolIdx) {
+        let pool = &mut self.pools[pool];
+        pool.is_no_split = true;
+        for list in pool.lists.iter().flatten() {
+            self.lists[*list].is_no_split = true;
+        }
+    }
+
+    /// A block is looked for: all others of the pool are one step older.
+    pub(super) fn count_call(&mut self, list: ListIdx) {
+        self.counts_calls = true;
+        let count = &mut self.pools[self.lists[list].pool].call_count;
+        *count = count.wrapping_add(1);
+    }
+
+    /// As new; the memory is kept.
+    pub(super) fn clear(&mut self) {
+        for list in self.lists.iter_mut() {
+            let mut free = std::mem::take(&mut list.free);
+            free.clear();
+            self.spare.push(free);
+        }
+        self.lists.clear();
+        self.pools.clear();
+        self.counts_calls = false;
+        self.add(None, PoolId::DEFAULT, false);
+    }
+
+    /// The list of a stream in a pool, if it ever asked it for memory.
+    #[inline]
+    pub(super) fn known_list(&self, pool: PoolIdx, stream: StreamId) -> Option<ListIdx> {
+        self.pools[pool].lists.get(stream.index()).copied().flatten()
+    }
+
+    /// The list of a stream in one half of the default pool, if it ever asked it for memory.
+    #[inline]
+    pub(super) fn known_default_list(&self, is_small: bool, stream: StreamId) -> Option<ListIdx> {
+        self.known_list(PoolIdx(u16::from(is_small)), stream)
+    }
+
+    /// The list of a stream in a pool; `None` if there are too many.
+    #[inline]
+    pub(super) fn list_of(
+        &mut self,
+        pool: PoolIdx,
+        stream: &Stream,
+        id: StreamId,
+    ) -> Option<ListIdx> {
+        self.known_list(pool, id).or_else(|| self.add_list(pool, stream, id))
+    }
+
+    // Deviates: PyTorch has no such limit; here blocks hold the number of their list in 16 bits.
+    #[cold]
+    fn add_list(&mut self, pool: PoolIdx, stream: &Stream, id: StreamId) -> Option<ListIdx> {
+        let list = ListIdx(u16::try_from(self.lists.len()).ok()?);
+        let BlockPool { is_small, id: of, is_no_split, lists, .. } = &mut self.pools[pool];
+        if lists.len() <= id.index() {
+            lists.resize(id.index() + 1, None);
+        }
+        lists[id.index()] = Some(list);
+        let place =
+            Place { stream: stream.handle, pool: *of, is_small: *is_small, is_expandable: false };
+        self.lists.push(FreeList {
+            pool,
+            stream: id,
+            free: self.spare.pop().unwrap_or_default(),
+            unmapped: BTreeMap::new(),
+            is_no_split: *is_no_split,
+            place,
+        });
+        Some(list)
+    }
+
+    /// All lists; those of the default pools come first.
+    pub(super) fn lists(&self) -> &[FreeList] {
+        self.lists.as_slice()
+    }
+
+    /// The pool that a list is part of.
+    #[inline]
+    pub(super) fn pool_of(&self, list: ListIdx) -> &BlockPool {
+        &self.pools[self.lists[list].pool]
     }
 
     /// `insert_into_blocks`: the block is free from now on, at age 0.
+    #[inline(always)]
     pub(super) fn insert(&mut self, blocks: &mut BlockArena, id: BlockId) {
-        let block = &mut blocks[id];
-        block.gc_count_base = self.call_count;
-        let is_new = self.streams[block.stream].free.insert(free_key(block), id);
-        debug_assert!(is_new, "a block is freed once");
+        let list = &mut self.lists[ListIdx(blocks[id].list)];
+        if self.counts_calls {
+            blocks.details_mut(id).gc_count_base = self.pools[list.pool].call_count;
+        }
+        list.free.insert(id, blocks);
     }
 
     /// The block is free no more.
-    pub(super) fn erase(&mut self, blocks: &BlockArena, id: BlockId) {
-        let block = &blocks[id];
-        let was_there = self.streams[block.stream].free.remove(free_key(block));
+    #[inline(always)]
+    pub(super) fn erase(&mut self, blocks: &mut BlockArena, id: BlockId) {
+        let was_there = self.lists[ListIdx(blocks[id].list)].free.remove(id, blocks);
         debug_assert!(was_there, "a free block is in its pool's list");
     }
 
     /// The block stands for a range without memory from now on.
     pub(super) fn insert_unmapped(&mut self, blocks: &BlockArena, id: BlockId) {
         let block = &blocks[id];
-        self.streams[block.stream].unmapped.insert(block.addr, id);
+        self.lists[ListIdx(block.list)].unmapped.insert(block.addr, id);
     }
 
     /// The range is mapped, or part of another one.
     pub(super) fn erase_unmapped(&mut self, blocks: &BlockArena, id: BlockId) {
         let block = &blocks[id];
-        self.streams[block.stream].unmapped.remove(&block.addr);
+        self.lists[ListIdx(block.list)].unmapped.remove(&block.addr);
     }
 
     /// Whether the block is in one of the lists.
     pub(super) fn holds(&self, blocks: &BlockArena, id: BlockId) -> bool {
         let block = &blocks[id];
-        let stream = &self.streams[block.stream];
-        stream.unmapped.get(&block.addr) == Some(&id)
-            || stream.free.iter().any(|(key, free)| free == id && key == free_key(block))
+        let list = &self.lists[ListIdx(block.list)];
+        list.unmapped.get(&block.addr) == Some(&id) || list.free.iter(blocks).any(|free| free == id)
+    }
+}
+
+impl std::ops::Index<PoolIdx> for Pools {
+    type Output = BlockPool;
+    #[inline]
+    fn index(&self, pool: PoolIdx) -> &BlockPool {
+        &self.pools[pool]
+    }
+}
+
+impl std::ops::IndexMut<PoolIdx> for Pools {
+    #[inline]
+    fn index_mut(&mut self, pool: PoolIdx) -> &mut BlockPool {
+        &mut self.pools[pool]
+    }
+}
+
+impl std::ops::Index<ListIdx> for Pools {
+    type Output = FreeList;
+    #[inline]
+    fn index(&self, list: ListIdx) -> &FreeList {
+        &self.lists[list]
+    }
+}
+
+impl std::ops::IndexMut<ListIdx> for Pools {
+    #[inline]
+    fn index_mut(&mut self, list: ListIdx) -> &mut FreeList {
+        &mut self.lists[list]
     }
 }

@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     AllocParams, PyTorch,
-    pool::{BlockPool, PoolIdx},
+    pool::{ListIdx, PoolIdx},
     rounding::SMALL_SIZE,
     version::{CaptureGuard, Routing},
 };
@@ -32,7 +32,6 @@ pub(super) struct PrivatePool {
     pub use_count: i64,
     /// `cudaMalloc_count`: segments, or successful mappings less unmappings.
     pub malloc_count: i64,
-    pub is_no_split: bool,
 }
 
 impl FlatKey for PoolId {
@@ -65,10 +64,6 @@ impl PrivatePools {
         private.map_or(PoolId::DEFAULT, |private| self.all[private].id)
     }
 
-    pub(super) fn is_no_split(&self, private: Option<PrivateIdx>) -> bool {
-        private.is_some_and(|private| self.all[private].is_no_split)
-    }
-
     pub(super) fn count_malloc(&mut self, private: Option<PrivateIdx>, change: i64) {
         if let Some(private) = private {
             self.all[private].malloc_count += change;
@@ -77,6 +72,10 @@ impl PrivatePools {
 
     pub(super) fn any_begun(&self) -> bool {
         !self.begun.is_empty()
+    }
+
+    pub(super) fn any_begun_or_captured(&self) -> bool {
+        self.any_begun() || self.real_captures > 0
     }
 
     pub(super) fn freeable_from(&self, slot: usize) -> Option<(usize, PoolId)> {
@@ -140,6 +139,21 @@ impl PyTorch {
         if is_small { PoolIdx::DEFAULT_SMALL } else { PoolIdx::DEFAULT_LARGE }
     }
 
+    /// What a stream has free in a pool.
+    #[inline]
+    pub(super) fn list_of(
+        &mut self,
+        pool: PoolIdx,
+        stream: StreamId,
+    ) -> Result<ListIdx, AllocError> {
+        let list = self.pools.list_of(pool, &self.streams[stream], stream);
+        list.ok_or_else(|| {
+            AllocError::Failed(
+                "the model numbers at most 65536 pairs of a pool and a stream".into(),
+            )
+        })
+    }
+
     fn routed(&self, stream: StreamId) -> Option<PrivateIdx> {
         let serves = |(_, of): &&(PoolId, Option<StreamId>)| of.is_none_or(|of| of == stream);
         let mut begun = self.private.begun.iter();
@@ -184,11 +198,9 @@ impl PyTorch {
             return Err(AllocError::Failed(text));
         };
         let is_no_split = self.private.no_split.contains(&id);
-        self.private.all.push(PrivatePool { id, use_count: 1, malloc_count: 0, is_no_split });
+        self.private.all.push(PrivatePool { id, use_count: 1, malloc_count: 0 });
         self.private.by_id.insert(id, private);
-        let streams = self.streams.len();
-        self.pools.push(BlockPool::new(false, Some(private), streams));
-        self.pools.push(BlockPool::new(true, Some(private), streams));
+        self.pools.add(Some(private), id, is_no_split);
         observer.pool_created(id);
         Ok(private)
     }
@@ -278,7 +290,9 @@ impl PyTorch {
     pub(super) fn set_no_split(&mut self, id: PoolId) {
         self.private.no_split.insert(id);
         if let Some(private) = self.private.get(id) {
-            self.private.all[private].is_no_split = true;
+            let (large, small) = PrivatePools::halves(private);
+            self.pools.set_no_split(large);
+            self.pools.set_no_split(small);
         }
     }
 
@@ -297,15 +311,16 @@ impl PyTorch {
         params: &AllocParams,
         observer: &mut O,
     ) -> Result<Option<(AllocParams, BlockId)>, AllocError> {
-        let is_private = self.pools[params.pool.index()].private.is_some();
+        let is_private = self.pools.pool_of(params.list).private.is_some();
         if is_private {
             return Ok(None);
         }
         for id in self.private.use_on_oom.keys().collect::<Vec<_>>() {
             // The calling thread's requests go to that pool for the moment, as if it had begun it.
             self.begin_allocate_to_pool(id, None, observer)?;
+            let pool = self.get_pool(params.size, params.stream);
             let fallback = AllocParams {
-                pool: self.get_pool(params.size, params.stream),
+                list: self.list_of(pool, params.stream)?,
                 is_expandable: params.is_expandable && !self.rules.expandable_per_request,
                 ..*params
             };

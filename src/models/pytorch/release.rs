@@ -2,12 +2,12 @@
 
 use super::{
     AllocParams, PyTorch,
-    pool::{PoolIdx, free_key},
+    pool::{ListIdx, PoolIdx},
     pools::PrivatePools,
     version::GuardedEmptyCache,
 };
 use crate::{
-    base::{BlockId, Bytes, Id, PoolId},
+    base::{BlockId, Bytes, PoolId, StreamId},
     sim::{AllocError, Observer, Segment},
 };
 
@@ -28,8 +28,10 @@ impl PyTorch {
         }
         let target = self.reserved - limit;
         let pool = PoolIdx::DEFAULT_LARGE;
-        let call_count = self.pools[pool.index()].call_count;
-        let age = |this: &Self, id: BlockId| call_count.wrapping_sub(this.blocks[id].gc_count_base);
+        let call_count = self.pools[pool].call_count;
+        let age = |this: &Self, id: BlockId| {
+            call_count.wrapping_sub(this.blocks.details(id).gc_count_base)
+        };
         let candidates: Vec<BlockId> =
             self.free_in_order(pool).filter(|id| !self.blocks[*id].is_split()).collect();
         let mut total_age: u64 = candidates.iter().map(|id| u64::from(age(self, *id))).sum();
@@ -43,7 +45,7 @@ impl PyTorch {
             let threshold = total_age as f64 / count as f64;
             let mut kept = Vec::new();
             for id in left {
-                let is_expandable = self.blocks[id].expandable.is_some();
+                let is_expandable = self.blocks[id].is_expandable();
                 let passes = f64::from(age(self, id)) >= threshold;
                 if !passes || (is_expandable && !self.rules.asserts_on_expandable_release) {
                     kept.push(id);
@@ -62,9 +64,9 @@ impl PyTorch {
 
     /// The free blocks of a pool in the order of PyTorch's set: stream by stream.
     fn free_in_order(&self, pool: PoolIdx) -> impl Iterator<Item = BlockId> {
-        let pool = &self.pools[pool.index()];
-        let streams = self.stream_order.iter().map(|stream| &pool.streams[*stream]);
-        streams.flat_map(|stream| stream.free.iter()).map(|(_, id)| id)
+        let known = move |stream: &StreamId| self.pools.known_list(pool, *stream);
+        let lists = self.stream_order.iter().filter_map(known);
+        lists.flat_map(|list| self.pools[list].free.iter(&self.blocks))
     }
 
     /// With `max_split_size`: gives back one oversize block that is large enough, or several,
@@ -83,24 +85,26 @@ impl PyTorch {
         }
         let wanted = params.size.max(oversize);
         let skips_expandable = !self.rules.asserts_on_expandable_release;
-        let (pool, stream) = (params.pool.index(), params.stream);
-        let free = &self.pools[pool].streams[stream].free;
-        let found = free.lower_bound(wanted);
-        if let Some((_, found)) = found
-            && !(skips_expandable && self.blocks[found].expandable.is_some())
+        let free = &self.pools[params.list].free;
+        let found = free.lower_bound(wanted, &self.blocks);
+        if let Some(found) = found
+            && !(skips_expandable && self.blocks[found].is_expandable())
         {
             self.release_block(found, observer)?;
             return Ok(true);
         }
         let mut released = Bytes::ZERO;
-        let mut next = free.before(found.map(|(key, _)| key));
+        let mut next = match found {
+            Some(found) => free.before(found, &self.blocks),
+            None => free.last(&self.blocks),
+        };
         while released < wanted
-            && let Some((key, id)) = next
-            && key.size >= oversize
+            && let Some(id) = next
+            && self.blocks[id].size >= oversize
         {
-            next = self.pools[pool].streams[stream].free.before(Some(key));
-            if !(skips_expandable && self.blocks[id].expandable.is_some()) {
-                released += key.size;
+            next = self.pools[params.list].free.before(id, &self.blocks);
+            if !(skips_expandable && self.blocks[id].is_expandable()) {
+                released += self.blocks[id].size;
                 self.release_block(id, observer)?;
             }
         }
@@ -160,7 +164,7 @@ impl PyTorch {
     ) -> Result<(), AllocError> {
         let free: Vec<BlockId> = self.free_in_order(pool).collect();
         let (to_unmap, cached): (Vec<BlockId>, Vec<BlockId>) =
-            free.into_iter().partition(|id| self.blocks[*id].expandable.is_some());
+            free.into_iter().partition(|id| self.blocks[*id].is_expandable());
         for id in cached {
             if !self.blocks[id].is_split() {
                 self.release_block(id, observer)?;
@@ -168,7 +172,7 @@ impl PyTorch {
         }
         for id in to_unmap {
             self.unmap_block(id, observer);
-            if !self.blocks[id].is_split() && !self.blocks[id].mapped {
+            if !self.blocks[id].is_split() && !self.blocks[id].is_mapped() {
                 self.release_expandable_segment(id);
             }
         }
@@ -179,7 +183,7 @@ impl PyTorch {
     pub fn has_releasable(&self) -> bool {
         let pools = [PoolIdx::DEFAULT_LARGE, PoolIdx::DEFAULT_SMALL];
         pools.into_iter().flat_map(|pool| self.free_in_order(pool)).any(|id| {
-            if self.blocks[id].expandable.is_some() {
+            if self.blocks[id].is_expandable() {
                 self.unmappable(id).is_some()
             } else {
                 !self.blocks[id].is_split()
@@ -197,11 +201,11 @@ impl PyTorch {
         observer: &mut O,
     ) -> Result<(), AllocError> {
         let record = &self.blocks[id];
-        if record.expandable.is_some() {
+        if record.is_expandable() {
             let text = "!block->expandable_segment_ INTERNAL ASSERT FAILED";
             return Err(AllocError::Failed(text.into()));
         }
-        let (span, pool) = (record.span(), PoolIdx(record.pool));
+        let (span, list) = (record.span(), ListIdx(record.list));
         let fact = Segment {
             span,
             place: self.place(id),
@@ -221,10 +225,9 @@ impl PyTorch {
         }
         observer.segment_free(&fact);
         self.is_damaged |= is_part;
-        self.private.count_malloc(self.pools[pool.index()].private, -1);
+        self.private.count_malloc(self.pools.pool_of(list).private, -1);
         self.reserved -= span.size;
-        self.pools[pool.index()].erase(&self.blocks, id);
-        debug_assert_eq!(free_key(&self.blocks[id]).size, span.size);
+        self.pools.erase(&mut self.blocks, id);
         self.forget_uses(id);
         self.blocks.detach(id);
         Ok(())

@@ -26,6 +26,14 @@ pub enum DivisionOne {
 }
 
 impl DivisionOne {
+    /// The smallest division value that does anything.
+    pub const fn least(self) -> u64 {
+        match self {
+            Self::KeepsSize => 1,
+            Self::RoundsTo512 => 2,
+        }
+    }
+
     /// What it does in `release`.
     pub const fn of(release: Release) -> Self {
         if release.at_least(4) { Self::RoundsTo512 } else { Self::KeepsSize }
@@ -53,9 +61,8 @@ pub fn round_size(size: Bytes, divisions: &[u64; 16], one: DivisionOne) -> Bytes
         return MIN_BLOCK_SIZE;
     }
     let count = divisions_for(size, divisions);
-    let least = if one == DivisionOne::KeepsSize { 1 } else { 2 };
     // The product wraps for divisions beyond every size, as PyTorch's does.
-    if count >= least && size.0 > MIN_BLOCK_SIZE.0.wrapping_mul(count) {
+    if count >= one.least() && size.0 > MIN_BLOCK_SIZE.0.wrapping_mul(count) {
         return next_division(size, count);
     }
     size.round_up(MIN_BLOCK_SIZE)

@@ -3,7 +3,11 @@
 use rustc_hash::FxHashMap;
 
 use super::{
-    PyTorch, pool::PoolIdx, pools::PrivatePools, rounding::SMALL_BUFFER, version::TieBreak,
+    PyTorch,
+    pool::{ListIdx, PoolIdx},
+    pools::PrivatePools,
+    rounding::SMALL_BUFFER,
+    version::TieBreak,
 };
 use crate::{
     base::{AllocId, BlockId, Span, StreamHandle, StreamId},
@@ -24,17 +28,20 @@ impl PyTorch {
         }
         let reserved_chains = trace.recorded().map_or(&[][..], |recorded| &recorded.chains);
         let mut ids = trace.start_ids().iter().copied();
-        let mut chains: FxHashMap<(PoolIdx, StreamId), BlockId> = FxHashMap::default();
+        let mut chains: FxHashMap<ListIdx, BlockId> = FxHashMap::default();
         for segment in &trace.start().segments {
             let Some(stream) = self.stream_with(segment.stream) else { continue };
             let pool = self.start_pool(segment, observer);
+            let list = self
+                .list_of(pool, stream)
+                .expect("a trace's start has no more pools and streams than can be numbered");
             let head = if segment.is_expandable {
-                let tail = chains.get(&(pool, stream)).copied();
-                let (head, tail) = self.start_range(segment, pool, stream, tail, reserved_chains);
-                chains.insert((pool, stream), tail);
+                let tail = chains.get(&list).copied();
+                let (head, tail) = self.start_range(segment, list, tail, reserved_chains);
+                chains.insert(list, tail);
                 head
             } else {
-                self.start_segment(segment, pool, stream)
+                self.start_segment(segment, list)
             };
             self.start_blocks(segment, head, &mut ids, observer);
         }
@@ -61,17 +68,14 @@ impl PyTorch {
     }
 
     /// One block over a whole `cudaMalloc` segment.
-    fn start_segment(
-        &mut self,
-        segment: &SegmentLayout,
-        pool: PoolIdx,
-        stream: StreamId,
-    ) -> BlockId {
+    fn start_segment(&mut self, segment: &SegmentLayout, list: ListIdx) -> BlockId {
         let span = segment.span();
         self.device.adopt(span, false);
         self.reserved += span.size;
         let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
-        self.blocks.create(Block::whole(span, pool.0, stream, order))
+        let block = self.blocks.create(Block::whole(span, list.0));
+        self.blocks.details_mut(block).order = order;
+        block
     }
 
     /// One mapped block over a range of an expandable segment; and the unmapped block behind it,
@@ -79,8 +83,7 @@ impl PyTorch {
     fn start_range(
         &mut self,
         segment: &SegmentLayout,
-        pool: PoolIdx,
-        stream: StreamId,
+        list: ListIdx,
         tail: Option<BlockId>,
         chains: &[(StreamHandle, Span)],
     ) -> (BlockId, BlockId) {
@@ -106,22 +109,21 @@ impl PyTorch {
             let reserve = Span::new(base, size);
             let order = if self.rules.ties == TieBreak::Address { 0 } else { self.next_order() };
             self.device.keep_clear_of(reserve);
-            self.add_expandable_segment(reserve, granule, pool, stream, order)
+            self.add_expandable_segment(reserve, granule, list, order)
         });
-        let list = usize::from(pool.0);
-        self.pools[list].erase_unmapped(&self.blocks, block);
+        self.pools.erase_unmapped(&self.blocks, block);
         if self.blocks[block].addr < span.start {
             let gap = span.start - self.blocks[block].addr;
             let rest = self.blocks.split_back(block, gap);
-            self.pools[list].insert_unmapped(&self.blocks, block);
+            self.pools.insert_unmapped(&self.blocks, block);
             block = rest;
         }
         let mut tail = block;
         if self.blocks[block].size > span.size {
             tail = self.blocks.split_back(block, span.size);
-            self.pools[list].insert_unmapped(&self.blocks, tail);
+            self.pools.insert_unmapped(&self.blocks, tail);
         }
-        self.blocks[block].mapped = true;
+        self.blocks[block].set_mapped(true);
         self.note_mapped(block);
         (block, tail)
     }
@@ -148,20 +150,18 @@ impl PyTorch {
             if i + 1 < count {
                 rest = self.blocks.split_back(block, layout.size);
             }
-            let record = &mut self.blocks[block];
-            record.requested = layout.requested;
-            let pool = usize::from(record.pool);
+            self.blocks.details_mut(block).requested = layout.requested;
             match layout.state {
-                BlockState::Inactive => self.pools[pool].insert(&mut self.blocks, block),
+                BlockState::Inactive => self.pools.insert(&mut self.blocks, block),
                 BlockState::ActiveAllocated => {
-                    record.allocated = true;
+                    self.blocks[block].set_allocated(true);
                     self.allocated += layout.size;
                     if let Some(id) = ids.next() {
                         self.live[id] = Some(block);
                     }
                 }
                 BlockState::ActivePendingFree => {
-                    record.in_use_elsewhere = true;
+                    self.blocks[block].set_used_elsewhere(true);
                     if let Some(id) = ids.next() {
                         self.recorded.add(id, block);
                     }

@@ -1,6 +1,5 @@
-//! [`Bins`]: sorted lists of blocks by ranges of sizes, and a bitmap of those that hold something.
+//! Which bin a size belongs to, and the bitmap of the bins that hold something.
 
-use super::Entry;
 use crate::base::Bytes;
 
 /// Sizes below `LINEAR * 512` have bins of their own.
@@ -10,136 +9,103 @@ const LINEAR_LOG: u32 = 12;
 const MANTISSA_LOG: u32 = 8;
 /// Octaves of 64-bit sizes above that, in units of 512.
 const OCTAVES: usize = (64 - 9 - LINEAR_LOG) as usize;
-const COUNT: usize = (1 << LINEAR_LOG) + (OCTAVES << MANTISSA_LOG);
-const CHUNKS: usize = COUNT.div_ceil(64);
-const SUMMARY: usize = CHUNKS.div_ceil(64);
+/// Number of bins.
+pub(super) const COUNT: usize = (1 << LINEAR_LOG) + (OCTAVES << MANTISSA_LOG);
+/// Words of the bitmap: a power of two, so that no index needs a check.
+const WORDS: usize = COUNT.div_ceil(64).next_power_of_two();
+const SUMMARY: usize = WORDS / 64;
 
-/// Sixty-four neighbouring bins.
-#[derive(Clone, Debug)]
-struct Chunk {
-    /// Bit `i`: bin `i` holds something.
-    bits: u64,
-    lists: [Vec<Entry>; 64],
+/// The bin of a size: rises with the size.
+#[inline(always)]
+pub(super) fn bin_of(size: Bytes) -> usize {
+    let units = size.0 >> 9;
+    let number = if units < LINEAR {
+        units
+    } else {
+        let log = units.ilog2();
+        let mantissa = (units >> (log - MANTISSA_LOG)) & ((1 << MANTISSA_LOG) - 1);
+        LINEAR + (u64::from(log - LINEAR_LOG) << MANTISSA_LOG) + mantissa
+    };
+    usize::try_from(number).unwrap_or(COUNT - 1)
 }
 
-/// The bins. Chunks come to be when something is first put into one of their bins, and stay.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Bins {
-    chunks: Vec<Option<Box<Chunk>>>,
-    /// One bit a chunk: whether any of its bins holds something.
+/// Whether no block in the bin of this size is smaller.
+#[inline(always)]
+pub(super) fn begins_its_bin(size: Bytes) -> bool {
+    size.0 < LINEAR << 9 && size.0 & 511 == 0
+}
+
+/// One bit a bin, and one a word of those.
+#[derive(Clone, Debug)]
+pub(super) struct Marks {
+    words: Box<[u64; WORDS]>,
     summary: [u64; SUMMARY],
 }
 
-impl Bins {
-    /// The bin of a size: rises with the size.
-    #[inline]
-    pub(super) fn of(size: Bytes) -> usize {
-        let units = size.0 >> 9;
-        let number = if units < LINEAR {
-            units
-        } else {
-            let log = units.ilog2();
-            let mantissa = (units >> (log - MANTISSA_LOG)) & ((1 << MANTISSA_LOG) - 1);
-            LINEAR + (u64::from(log - LINEAR_LOG) << MANTISSA_LOG) + mantissa
-        };
-        usize::try_from(number).unwrap_or(COUNT - 1)
+impl Default for Marks {
+    fn default() -> Self {
+        Self { words: Box::new([0; WORDS]), summary: [0; SUMMARY] }
+    }
+}
+
+impl Marks {
+    #[inline(always)]
+    pub(super) fn set(&mut self, bin: usize) {
+        let word = bin / 64 % WORDS;
+        self.words[word] |= 1 << (bin % 64);
+        self.summary[word / 64] |= 1 << (word % 64);
     }
 
-    #[inline]
-    fn chunk(&self, number: usize) -> Option<&Chunk> {
-        self.chunks.get(number / 64)?.as_deref()
+    /// Marks a bin that is marked, or clears it. Whether a bin becomes empty cannot be foreseen, so
+    /// nothing here branches on it.
+    #[inline(always)]
+    pub(super) fn put(&mut self, bin: usize, on: bool) {
+        let at = bin / 64 % WORDS;
+        let word = self.words[at] & !(1 << (bin % 64)) | u64::from(on) << (bin % 64);
+        self.words[at] = word;
+        let summary = &mut self.summary[at / 64];
+        *summary = *summary & !(1 << (at % 64)) | u64::from(word != 0) << (at % 64);
     }
 
-    /// What a bin holds, in order.
-    #[inline]
-    pub(super) fn get(&self, number: usize) -> &[Entry] {
-        self.chunk(number).map_or(&[], |chunk| &chunk.lists[number % 64])
-    }
-
-    /// A bin to put something into.
-    #[inline]
-    pub(super) fn open(&mut self, number: usize) -> &mut Vec<Entry> {
-        let at = number / 64;
-        if at >= self.chunks.len() {
-            self.chunks.resize_with(at + 1, || None);
+    /// The first marked bin from `bin` on.
+    #[inline(always)]
+    pub(super) fn next(&self, bin: usize) -> Option<usize> {
+        let word = bin / 64;
+        let rest = self.words.get(word)? & (u64::MAX << (bin % 64));
+        if rest != 0 {
+            return Some(word * 64 + rest.trailing_zeros() as usize);
         }
-        self.summary[at / 64] |= 1 << (at % 64);
-        let chunk = self.chunks[at]
-            .get_or_insert_with(|| Box::new(Chunk { bits: 0, lists: [const { Vec::new() }; 64] }));
-        chunk.bits |= 1 << (number % 64);
-        &mut chunk.lists[number % 64]
+        self.next_word(word + 1)
     }
 
-    /// Notes if a bin that was opened holds nothing.
+    /// The first marked bin of the words from `word` on.
     #[inline]
-    pub(super) fn close(&mut self, number: usize) {
-        let at = number / 64;
-        if let Some(Some(chunk)) = self.chunks.get_mut(at)
-            && chunk.lists[number % 64].is_empty()
-        {
-            chunk.bits &= !(1 << (number % 64));
-            if chunk.bits == 0 {
-                self.summary[at / 64] &= !(1 << (at % 64));
+    fn next_word(&self, word: usize) -> Option<usize> {
+        let mut at = word / 64;
+        let mut rest = self.summary.get(at)? & (u64::MAX << (word % 64));
+        while rest == 0 {
+            at += 1;
+            rest = *self.summary.get(at)?;
+        }
+        let word = at * 64 + rest.trailing_zeros() as usize;
+        Some(word * 64 + self.words[word % WORDS].trailing_zeros() as usize)
+    }
+
+    /// The last marked bin below `bin`.
+    pub(super) fn last_below(&self, bin: usize) -> Option<usize> {
+        let mut word = (bin / 64).min(WORDS);
+        if let Some(bits) = self.words.get(word) {
+            let rest = bits & !(u64::MAX << (bin % 64));
+            if rest != 0 {
+                return Some(word * 64 + rest.ilog2() as usize);
             }
         }
-    }
-
-    /// The first bin from `number` on that holds something.
-    #[inline]
-    pub(super) fn next(&self, number: usize) -> Option<usize> {
-        let at = number / 64;
-        let rest = self.chunk(number).map_or(0, |chunk| chunk.bits & (u64::MAX << (number % 64)));
-        if rest != 0 {
-            return Some(at * 64 + rest.trailing_zeros() as usize);
+        while word > 0 {
+            word -= 1;
+            if self.words[word] != 0 {
+                return Some(word * 64 + self.words[word].ilog2() as usize);
+            }
         }
-        let at = next_bit(&self.summary, at + 1)?;
-        let chunk = self.chunks.get(at)?.as_ref()?;
-        Some(at * 64 + chunk.bits.trailing_zeros() as usize)
+        None
     }
-
-    /// The last bin below `number` that holds something.
-    #[inline]
-    pub(super) fn last_below(&self, number: usize) -> Option<usize> {
-        let number = number.min(COUNT);
-        let rest = self.chunk(number).map_or(0, |chunk| chunk.bits & !(u64::MAX << (number % 64)));
-        if rest != 0 {
-            return Some(number / 64 * 64 + rest.ilog2() as usize);
-        }
-        let at = last_bit_below(&self.summary, number / 64)?;
-        let chunk = self.chunks.get(at)?.as_ref()?;
-        Some(at * 64 + chunk.bits.ilog2() as usize)
-    }
-
-    /// Every bin empty; the lists keep their memory.
-    pub(super) fn clear(&mut self) {
-        while let Some(number) = self.next(0) {
-            self.open(number).clear();
-            self.close(number);
-        }
-    }
-}
-
-/// The first set bit from `from` on.
-#[inline]
-fn next_bit(words: &[u64], from: usize) -> Option<usize> {
-    let mut word = from / 64;
-    let mut rest = words.get(word)? & (u64::MAX << (from % 64));
-    while rest == 0 {
-        word += 1;
-        rest = *words.get(word)?;
-    }
-    Some(word * 64 + rest.trailing_zeros() as usize)
-}
-
-/// The last set bit below `below`.
-#[inline]
-fn last_bit_below(words: &[u64], below: usize) -> Option<usize> {
-    let mut word = (below / 64).min(words.len().checked_sub(1)?);
-    let shift = below - word * 64;
-    let mut rest = if shift >= 64 { words[word] } else { words[word] & !(u64::MAX << shift) };
-    while rest == 0 {
-        word = word.checked_sub(1)?;
-        rest = words[word];
-    }
-    Some(word * 64 + rest.ilog2() as usize)
 }

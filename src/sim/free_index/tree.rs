@@ -29,33 +29,28 @@ impl TreeIndex {
 
     /// The first block of at least this size: PyTorch's `lower_bound` with address 0.
     #[inline]
-    pub(super) fn lower_bound(&self, size: Bytes) -> Option<(FreeKey, BlockId)> {
+    pub(super) fn lower_bound(&self, size: Bytes) -> Option<BlockId> {
         let from = FreeKey { size, order: 0, addr: Addr(0) };
-        self.blocks.range(from..).next().map(|(key, block)| (*key, *block))
+        self.blocks.range(from..).next().map(|(_, block)| *block)
     }
 
     /// The block that follows `key`.
     #[inline]
-    pub(super) fn after(&self, key: FreeKey) -> Option<(FreeKey, BlockId)> {
+    pub(super) fn after(&self, key: FreeKey) -> Option<BlockId> {
         let mut range = self.blocks.range((Bound::Excluded(key), Bound::Unbounded));
-        range.next().map(|(key, block)| (*key, *block))
+        range.next().map(|(_, block)| *block)
     }
 
     /// The block before `key`, or the last one of all.
     #[inline]
-    pub(super) fn before(&self, key: Option<FreeKey>) -> Option<(FreeKey, BlockId)> {
+    pub(super) fn before(&self, key: Option<FreeKey>) -> Option<BlockId> {
         let to = key.map_or(Bound::Unbounded, Bound::Excluded);
         let mut range = self.blocks.range((Bound::Unbounded, to));
-        range.next_back().map(|(key, block)| (*key, *block))
+        range.next_back().map(|(_, block)| *block)
     }
 
     /// All blocks in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (FreeKey, BlockId)> {
-        self.blocks.iter().map(|(key, block)| (*key, *block))
-    }
-
-    /// Number of blocks.
-    pub(super) fn len(&self) -> usize {
-        self.blocks.len()
+    pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> {
+        self.blocks.values().copied()
     }
 }
