@@ -3,7 +3,7 @@
 use super::{Device, Observer};
 use crate::{
     base::{Addr, AllocId, StreamId},
-    trace::{AllocOp, Control, FreeOp, Layout, Oom, Trace},
+    trace::{AllocOp, Control, FreeOp, Layout, Oom, Op, Trace},
 };
 
 /// Why a request was not served.
@@ -69,6 +69,10 @@ pub trait Allocator {
         control: &Control,
         observer: &mut O,
     ) -> Result<(), AllocError>;
+
+    /// `later` comes in some operations, and `soon` in half as many: what they need may be brought
+    /// near. Changes nothing.
+    fn look_ahead(&self, _later: &Op, _soon: &Op) {}
 
     /// Where everything lies. May be slow.
     fn layout(&self) -> Layout;

@@ -179,6 +179,12 @@ impl BlockArena {
         id
     }
 
+    /// Whether the records are too many to be near at all times: more than a MiB.
+    #[inline]
+    pub fn outgrow_the_caches(&self) -> bool {
+        self.blocks.len() > 1 << 15
+    }
+
     /// What is known of it besides its record.
     #[inline]
     pub fn details(&self, id: BlockId) -> &BlockDetails {

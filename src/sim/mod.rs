@@ -27,4 +27,4 @@ pub use flat_hash::{FlatHash, FlatKey};
 pub use free_index::{FreeBlocks, FreeIndex, FreeKey};
 pub use observer::StartBlock;
 pub use observer::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment};
-pub use replay::{OnOom, Outcome, StoppedBy, replay, replay_op};
+pub use replay::{OnOom, Outcome, StoppedBy, replay, replay_op, replay_range};

@@ -1,5 +1,7 @@
 //! [`replay`]: all operations of a trace through an allocator.
 
+use std::ops::Range;
+
 use super::{AllocError, Allocator, Observer};
 use crate::{
     base::OpIndex,
@@ -53,10 +55,31 @@ pub fn replay<A: Allocator, O: Observer>(
     until: Option<OpIndex>,
 ) -> Outcome {
     allocator.start(trace, observer);
-    let mut outcome = Outcome { ops: 0, completed: true, failures: 0, first_failure: None };
     let end = until.map_or(trace.ops().len(), |op| trace.ops().len().min(op.0 as usize));
-    for (i, op) in trace.ops()[..end].iter().enumerate() {
+    replay_range(trace, 0..end, allocator, observer, on_oom)
+}
+
+/// How many operations ahead an allocator is told what comes.
+const AHEAD: usize = 8;
+
+/// Some operations of a trace whose start was made and whose operations before were done.
+///
+/// # Panics
+/// When there are fewer operations.
+pub fn replay_range<A: Allocator, O: Observer>(
+    trace: &Trace,
+    range: Range<usize>,
+    allocator: &mut A,
+    observer: &mut O,
+    on_oom: OnOom,
+) -> Outcome {
+    let mut outcome = Outcome { ops: 0, completed: true, failures: 0, first_failure: None };
+    let ops = trace.ops();
+    for (i, op) in range.clone().zip(&ops[range]) {
         outcome.ops += 1;
+        if let (Some(later), Some(soon)) = (ops.get(i + AHEAD), ops.get(i + AHEAD / 2)) {
+            allocator.look_ahead(later, soon);
+        }
         if let Err(failure) = step(trace, op, allocator, observer) {
             let (asked, error) = *failure;
             outcome.completed = false;

@@ -32,6 +32,8 @@ mod pools;
 mod release;
 mod start;
 
+use std::hint::black_box;
+
 use rustc_hash::FxHashMap;
 
 use self::{
@@ -44,8 +46,8 @@ use self::{
 };
 use crate::{
     base::{Addr, AllocId, BlockId, Bytes, ExpandableId, PoolId, Release, StreamId, Table},
-    sim::{AllocError, Allocator, BlockArena, Device, DeviceConfig, Observer, Place},
-    trace::{AllocOp, Control, FreeOp, Layout, PoolIndex, Stream, Trace},
+    sim::{AllocError, Allocator, Block, BlockArena, Device, DeviceConfig, Observer, Place},
+    trace::{AllocOp, Control, FreeOp, Layout, Op, PoolIndex, Stream, Trace},
 };
 
 /// Requests from here on are refused outright.
@@ -244,6 +246,26 @@ impl PyTorch {
         self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0
     }
 
+    /// Reads what the operations will need, so that it is in the caches by then: the block that is
+    /// freed later, the neighbours of the one that is freed soon. Several such reads are under way
+    /// at a time, where the operations themselves would wait for one after the other.
+    #[inline]
+    fn fetch(&self, later: &Op, soon: &Op) {
+        let block_of = |op: &Op| match op {
+            Op::Free(free) => self.live.get(free.id).copied().flatten(),
+            _ => None,
+        };
+        if let Some(block) = block_of(later) {
+            black_box(self.blocks[block].is_free());
+        }
+        if let Some(block) = block_of(soon) {
+            let Block { prev, next, .. } = self.blocks[block];
+            for neighbour in [prev, next].into_iter().flatten() {
+                black_box(self.blocks[neighbour].is_free());
+            }
+        }
+    }
+
     /// Makes room for ids up to `count`.
     fn expect_allocs(&mut self, count: u32) {
         self.live.resize(count as usize, None);
@@ -336,6 +358,13 @@ impl Allocator for PyTorch {
         let done = self.control_op(control, observer);
         self.settings_changed();
         done
+    }
+
+    #[inline(always)]
+    fn look_ahead(&self, later: &Op, soon: &Op) {
+        if self.blocks.outgrow_the_caches() {
+            self.fetch(later, soon);
+        }
     }
 
     fn layout(&self) -> Layout {

@@ -29,6 +29,11 @@ pub(super) fn bin_of(size: Bytes) -> usize {
     usize::try_from(number).unwrap_or(COUNT - 1)
 }
 
+/// The one multiple of 512 that belongs into a bin, if there is one alone.
+pub(super) fn only_size(bin: usize) -> Option<Bytes> {
+    (bin < 1 << LINEAR_LOG).then_some(Bytes((bin as u64) << 9))
+}
+
 /// Whether no block in the bin of this size is smaller.
 #[inline(always)]
 pub(super) fn begins_its_bin(size: Bytes) -> bool {

@@ -15,14 +15,15 @@
 //! holds one: a few bit operations. The twin in `tree.rs` is the standard ordered map; the tests hold
 //! the two together.
 
+mod bin_run;
 mod bins;
 mod run;
 #[cfg(test)]
 mod tree;
 
 use self::{
+    bin_run::BinRun,
     bins::{COUNT, Marks, begins_its_bin, bin_of},
-    run::Run,
 };
 use crate::base::{Addr, BlockId, Bytes};
 
@@ -49,27 +50,6 @@ pub trait FreeBlocks {
     fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>);
 }
 
-/// A block of a run: a key and an id in 24 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    size: Bytes,
-    addr: Addr,
-    order: u32,
-    id: BlockId,
-}
-
-impl Entry {
-    #[inline]
-    fn new(key: FreeKey, id: BlockId) -> Self {
-        Self { size: key.size, addr: key.addr, order: key.order, id }
-    }
-
-    #[inline]
-    fn key(&self) -> FreeKey {
-        FreeKey { size: self.size, order: self.order, addr: self.addr }
-    }
-}
-
 /// What a bin holds.
 #[derive(Clone, Copy, Debug)]
 struct Bin {
@@ -92,13 +72,13 @@ const LONGEST_WALK: usize = 16;
 ///
 /// # Complexity
 /// `lower_bound`: O(1), and a short search in one bin above 2 MiB. `insert`, `remove`: a few steps in
-/// a short bin; a binary search and a move of at most 128 entries in others.
+/// a short bin; a search and a move among at most 64 blocks in others.
 #[derive(Clone, Debug, Default)]
 pub struct FreeIndex {
     /// As many as were ever needed.
     bins: Vec<Bin>,
     marks: Marks,
-    runs: Vec<Run>,
+    runs: Vec<BinRun>,
     /// Runs that no bin has.
     spare: Vec<u32>,
 }
@@ -114,8 +94,7 @@ impl FreeIndex {
         }
         let bin = &mut self.bins[number];
         // Whether the bin is empty cannot be foreseen, and is not asked: a block is before itself.
-        let comes_first = key <= blocks.key_of(bin.first.unwrap_or(id));
-        if comes_first && bin.run == Bin::NO_RUN {
+        if bin.run == Bin::NO_RUN && key <= blocks.key_of(bin.first.unwrap_or(id)) {
             blocks.set_next_free(id, bin.first);
             bin.first = Some(id);
             self.marks.set(number);
@@ -129,7 +108,7 @@ impl FreeIndex {
         let key = blocks.key_of(id);
         let bin = &mut self.bins[number];
         if bin.run != Bin::NO_RUN {
-            if self.runs[bin.run as usize].insert(Entry::new(key, id)) {
+            if self.runs[bin.run as usize].insert(key, id) {
                 bin.first = Some(id);
             }
             return;
@@ -144,7 +123,7 @@ impl FreeIndex {
             }
             before = next.unwrap_or(before);
         }
-        self.list_to_run(number, blocks).insert(Entry::new(key, id));
+        self.list_to_run(number, blocks).insert(key, id);
     }
 
     #[cold]
@@ -155,17 +134,19 @@ impl FreeIndex {
 
     /// The run that takes the place of a bin's list.
     #[cold]
-    fn list_to_run(&mut self, number: usize, blocks: &impl FreeBlocks) -> &mut Run {
+    fn list_to_run(&mut self, number: usize, blocks: &impl FreeBlocks) -> &mut BinRun {
+        let mut run = BinRun::new(number);
+        for id in list(self.bins[number].first, blocks) {
+            run.insert(blocks.key_of(id), id);
+        }
         let at = self.spare.pop().unwrap_or_else(|| {
-            self.runs.push(Run::default());
+            self.runs.push(BinRun::new(number));
             u32::try_from(self.runs.len() - 1).expect("fewer runs than bins")
         });
-        let run = &mut self.runs[at as usize];
-        for id in list(self.bins[number].first, blocks) {
-            run.insert(Entry::new(blocks.key_of(id), id));
-        }
         self.bins[number].run = at;
-        run
+        let place = &mut self.runs[at as usize];
+        *place = run;
+        place
     }
 
     /// Takes a block out; returns whether it was there.
@@ -205,7 +186,7 @@ impl FreeIndex {
         if !run.remove(key) {
             return false;
         }
-        bin.first = run.first().map(|entry| entry.id);
+        bin.first = run.first();
         if bin.first.is_none() {
             self.spare.push(bin.run);
             bin.run = Bin::NO_RUN;
@@ -236,7 +217,7 @@ impl FreeIndex {
             return Some(found);
         }
         if let Some(run) = self.run_of(bin) {
-            return run.first_of_size(size).map(|entry| entry.id);
+            return run.first_of_size(size);
         }
         while blocks.size_of(found) < size {
             found = blocks.next_free(found)?;
@@ -245,7 +226,7 @@ impl FreeIndex {
     }
 
     #[inline]
-    fn run_of(&self, bin: &Bin) -> Option<&Run> {
+    fn run_of(&self, bin: &Bin) -> Option<&BinRun> {
         self.runs.get(bin.run as usize)
     }
 
@@ -261,7 +242,7 @@ impl FreeIndex {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
         let within = match self.run_of(self.bins.get(number)?) {
-            Some(run) => run.after(key).map(|entry| entry.id),
+            Some(run) => run.after(key),
             None => blocks.next_free(id),
         };
         within.or_else(|| self.first_from(number + 1))
@@ -273,7 +254,7 @@ impl FreeIndex {
         let number = bin_of(key.size);
         let bin = self.bins.get(number)?;
         let within = match self.run_of(bin) {
-            Some(run) => run.before(key).map(|entry| entry.id),
+            Some(run) => run.before(key),
             None => list(bin.first, blocks).take_while(|other| *other != id).last(),
         };
         within.or_else(|| self.last_of(self.marks.last_below(number)?, blocks))
@@ -287,7 +268,7 @@ impl FreeIndex {
     fn last_of(&self, number: usize, blocks: &impl FreeBlocks) -> Option<BlockId> {
         let bin = self.bins.get(number)?;
         match self.run_of(bin) {
-            Some(run) => run.last().map(|entry| entry.id),
+            Some(run) => run.last(),
             None => list(bin.first, blocks).last(),
         }
     }
@@ -300,7 +281,7 @@ impl FreeIndex {
             let bin = &self.bins[number];
             let run = self.run_of(bin);
             let first = if run.is_none() { bin.first } else { None };
-            let run = run.into_iter().flat_map(Run::iter).map(|entry| entry.id);
+            let run = run.into_iter().flat_map(BinRun::iter);
             list(first, blocks).chain(run)
         })
     }
@@ -314,8 +295,7 @@ impl FreeIndex {
     pub fn clear(&mut self) {
         while let Some(number) = self.marks.next(0) {
             let bin = &mut self.bins[number];
-            if let Some(run) = self.runs.get_mut(bin.run as usize) {
-                run.clear();
+            if bin.run != Bin::NO_RUN {
                 self.spare.push(bin.run);
             }
             *bin = Bin::EMPTY;

@@ -1,199 +1,200 @@
-//! [`Run`]: the blocks of one bin where there are several, sorted.
+//! [`Run`]: the blocks of one bin where there are many, sorted.
 //!
 //! Kept from the last to the first, in pieces of bounded length: what is taken next stands at the
-//! end of the last piece, and no insertion moves more than one piece.
+//! end of the last piece, and no insertion moves more than one piece. Keys and ids lie apart, so
+//! that a search reads nothing but keys.
 
-use super::{Entry, FreeKey};
-use crate::base::Bytes;
+use crate::base::BlockId;
 
 /// Longest piece, in blocks.
-const MAX: usize = 128;
+const MAX: usize = 64;
 /// Two neighbouring pieces that are together no longer than this are joined.
 const JOINED: usize = MAX / 2;
 
-/// Blocks in falling order.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Run {
-    /// The first blocks in order; never empty unless the run is.
-    low: Vec<Entry>,
-    /// All further ones; the piece that follows `low` is the last.
-    high: Vec<Piece>,
-}
-
+/// Blocks in falling order of their keys.
 #[derive(Clone, Debug)]
-struct Piece {
-    /// Its first block in order, the last of `entries`.
-    first: FreeKey,
-    entries: Vec<Entry>,
+pub(super) struct Run<K> {
+    /// The first blocks in order; never empty unless the run is.
+    low: Piece<K>,
+    /// All further ones; the piece that follows `low` is the last.
+    high: Vec<Piece<K>>,
 }
 
-/// Where `key` stands in a piece, or would stand.
-#[inline]
-fn place(piece: &[Entry], key: FreeKey) -> usize {
-    piece.partition_point(|entry| entry.key() > key)
+impl<K> Default for Run<K> {
+    fn default() -> Self {
+        Self { low: Piece { keys: Vec::new(), ids: Vec::new() }, high: Vec::new() }
+    }
 }
 
-impl Run {
+/// Neighbours in the order, the last first.
+#[derive(Clone, Debug)]
+struct Piece<K> {
+    keys: Vec<K>,
+    ids: Vec<BlockId>,
+}
+
+impl<K: Copy + Ord> Piece<K> {
+    /// Where `key` stands, or would stand: the number of keys above it.
+    ///
+    /// Reads the first of every eight keys, then eight: all reads of a step are independent, so that
+    /// those which miss the caches wait together, and nothing branches on a comparison.
+    #[inline]
+    fn place(&self, key: K) -> usize {
+        let is_above = |other: &&K| **other > key;
+        let groups = self.keys.iter().step_by(8).filter(is_above).count();
+        let from = groups.saturating_sub(1) * 8;
+        let end = self.keys.len().min(from + 8);
+        from + self.keys[from..end].iter().filter(is_above).count()
+    }
+
+    #[inline]
+    fn insert(&mut self, at: usize, key: K, id: BlockId) {
+        self.keys.insert(at, key);
+        self.ids.insert(at, id);
+    }
+
+    /// Takes a key out; returns whether it was there.
+    #[inline]
+    fn remove(&mut self, key: K) -> bool {
+        let at = self.place(key);
+        let is_there = self.keys.get(at) == Some(&key);
+        if is_there {
+            self.keys.remove(at);
+            self.ids.remove(at);
+        }
+        is_there
+    }
+
+    /// The upper half, which is cut off.
+    #[cold]
+    fn split(&mut self) -> Self {
+        let lower =
+            Self { keys: self.keys.split_off(MAX / 2), ids: self.ids.split_off(MAX / 2) };
+        std::mem::replace(self, lower)
+    }
+
+    /// The first key in order; the largest piece sorts where it may.
+    #[inline]
+    fn first(&self) -> Option<&K> {
+        self.keys.last()
+    }
+
+    /// The block at a place.
+    fn id(&self, at: usize) -> Option<BlockId> {
+        self.ids.get(at).copied()
+    }
+
+    /// The first block in order whose key `holds`, as do all behind it.
+    fn first_where(&self, holds: impl Fn(&K) -> bool) -> Option<BlockId> {
+        let count = self.keys.partition_point(|key| holds(key));
+        count.checked_sub(1).map(|at| self.ids[at])
+    }
+}
+
+impl<K: Copy + Ord> Run<K> {
     /// The piece of `high` that holds `key`, or would; `None` for `low`.
     #[inline]
-    fn piece_of(&self, key: FreeKey) -> Option<usize> {
-        if self.high.last().is_none_or(|piece| key < piece.first) {
+    fn piece_of(&self, key: K) -> Option<usize> {
+        if self.high.last().is_none_or(|piece| Some(&key) < piece.first()) {
             return None;
         }
-        Some(self.high.partition_point(|piece| piece.first > key))
+        Some(self.high.partition_point(|piece| piece.first() > Some(&key)))
     }
 
     /// Adds a block that is not there; returns whether it is the first one now.
     #[inline]
-    pub(super) fn insert(&mut self, entry: Entry) -> bool {
-        let key = entry.key();
-        match self.piece_of(key) {
-            None => {
-                let at = place(&self.low, key);
-                let is_first = at == self.low.len();
-                self.low.insert(at, entry);
-                if self.low.len() >= MAX {
-                    self.split_low();
-                }
-                is_first
+    pub(super) fn insert(&mut self, key: K, id: BlockId) -> bool {
+        if let Some(at) = self.piece_of(key) {
+            let piece = &mut self.high[at];
+            piece.insert(piece.place(key), key, id);
+            if piece.keys.len() >= MAX {
+                let upper = piece.split();
+                self.high.insert(at, upper);
             }
-            Some(at) => {
-                let piece = &mut self.high[at];
-                piece.entries.insert(place(&piece.entries, key), entry);
-                if piece.entries.len() >= MAX {
-                    self.split_high(at);
-                }
-                false
-            }
+            return false;
         }
-    }
-
-    #[cold]
-    fn split_low(&mut self) {
-        let rest = self.low.split_off(MAX / 2);
-        let entries = std::mem::replace(&mut self.low, rest);
-        self.high.extend(Piece::of(entries));
-    }
-
-    #[cold]
-    fn split_high(&mut self, at: usize) {
-        let rest = self.high[at].entries.split_off(MAX / 2);
-        let upper = std::mem::replace(&mut self.high[at].entries, rest);
-        if let Some(upper) = Piece::of(upper) {
-            self.high.insert(at, upper);
+        let at = self.low.place(key);
+        let is_first = at == self.low.keys.len();
+        self.low.insert(at, key, id);
+        if self.low.keys.len() >= MAX {
+            let upper = self.low.split();
+            self.high.push(upper);
         }
+        is_first
     }
 
     /// Takes a block out; returns whether it was there.
     #[inline]
-    pub(super) fn remove(&mut self, key: FreeKey) -> bool {
-        match self.piece_of(key) {
-            None => {
-                let at = place(&self.low, key);
-                if self.low.get(at).is_none_or(|entry| entry.key() != key) {
-                    return false;
-                }
-                self.low.remove(at);
-                if self.low.is_empty()
-                    && let Some(piece) = self.high.pop()
-                {
-                    self.low = piece.entries;
-                }
-                true
-            }
-            Some(at) => {
-                let piece = &mut self.high[at];
-                let within = place(&piece.entries, key);
-                if piece.entries.get(within).is_none_or(|entry| entry.key() != key) {
-                    return false;
-                }
-                piece.entries.remove(within);
-                match piece.entries.last() {
-                    Some(first) => piece.first = first.key(),
-                    None => drop(self.high.remove(at)),
-                }
-                self.join(at);
-                true
-            }
+    pub(super) fn remove(&mut self, key: K) -> bool {
+        if let Some(at) = self.piece_of(key) {
+            let was_there = self.high[at].remove(key);
+            self.shorten(at);
+            return was_there;
         }
+        let was_there = self.low.remove(key);
+        if self.low.keys.is_empty()
+            && let Some(piece) = self.high.pop()
+        {
+            self.low = piece;
+        }
+        was_there
     }
 
-    /// Joins a piece that has become short with the one before it in `high`.
+    /// Drops a piece of `high` that is empty; joins a short one with the one before it.
     #[inline]
-    fn join(&mut self, at: usize) {
-        let (Some(before), Some(piece)) = (at.checked_sub(1), self.high.get(at)) else { return };
-        if self.high[before].entries.len() + piece.entries.len() <= JOINED {
+    fn shorten(&mut self, at: usize) {
+        let len = self.high[at].keys.len();
+        let before = at.checked_sub(1).map(|before| self.high[before].keys.len());
+        if len == 0 {
+            self.high.remove(at);
+        } else if before.is_some_and(|before| before + len <= JOINED) {
             let piece = self.high.remove(at);
-            let joined = &mut self.high[before];
-            joined.entries.extend(piece.entries);
-            joined.first = piece.first;
+            let joined = &mut self.high[at - 1];
+            joined.keys.extend(piece.keys);
+            joined.ids.extend(piece.ids);
         }
     }
 
     /// The first block.
     #[inline]
-    pub(super) fn first(&self) -> Option<Entry> {
-        self.low.last().copied()
+    pub(super) fn first(&self) -> Option<BlockId> {
+        self.low.ids.last().copied()
     }
 
     /// The last block.
-    pub(super) fn last(&self) -> Option<Entry> {
-        self.high.first().map_or(&self.low, |piece| &piece.entries).first().copied()
-    }
-
-    /// The first block of at least this size.
-    pub(super) fn first_of_size(&self, size: Bytes) -> Option<Entry> {
-        self.first_where(|key| key.size >= size)
+    pub(super) fn last(&self) -> Option<BlockId> {
+        self.high.first().unwrap_or(&self.low).ids.first().copied()
     }
 
     /// The block that follows `key`.
-    pub(super) fn after(&self, key: FreeKey) -> Option<Entry> {
-        self.first_where(|other| other > key)
+    pub(super) fn after(&self, key: K) -> Option<BlockId> {
+        self.first_where(|other| *other > key)
     }
 
-    /// The first block whose key `holds`, as do all after it.
-    fn first_where(&self, holds: impl Fn(FreeKey) -> bool) -> Option<Entry> {
-        let first_in = |entries: &[Entry]| {
-            let at = entries.partition_point(|entry| holds(entry.key()));
-            at.checked_sub(1).map(|at| entries[at])
-        };
-        first_in(&self.low).or_else(|| {
-            let at = self.high.partition_point(|piece| holds(piece.first));
-            // Those before `at` begin behind it; the answer may be the last part of the one at it.
-            let within = self.high.get(at).and_then(|piece| first_in(&piece.entries));
-            within
-                .or_else(|| self.high[..at].last().and_then(|piece| piece.entries.last().copied()))
+    /// The first block whose key `holds`, as do all behind it.
+    pub(super) fn first_where(&self, holds: impl Fn(&K) -> bool) -> Option<BlockId> {
+        self.low.first_where(&holds).or_else(|| {
+            // All of the pieces before `at` hold; the one at it may in part, those behind it do not.
+            let at = self.high.partition_point(|piece| piece.first().is_some_and(&holds));
+            let within = self.high.get(at).and_then(|piece| piece.first_where(&holds));
+            within.or_else(|| self.high[..at].last().and_then(|piece| piece.ids.last().copied()))
         })
     }
 
     /// The block before `key`.
-    pub(super) fn before(&self, key: FreeKey) -> Option<Entry> {
-        let piece = self.piece_of(key);
-        let entries = piece.map_or(&self.low, |at| &self.high[at].entries);
-        let at = entries.partition_point(|entry| entry.key() >= key);
-        entries.get(at).copied().or_else(|| match self.high.get(piece? + 1) {
-            Some(next) => next.entries.first().copied(),
-            None => self.low.first().copied(),
-        })
+    pub(super) fn before(&self, key: K) -> Option<BlockId> {
+        let at = self.piece_of(key);
+        let piece = at.map_or(&self.low, |at| &self.high[at]);
+        let place = piece.keys.partition_point(|other| *other >= key);
+        piece.id(place).or_else(|| self.high.get(at? + 1).unwrap_or(&self.low).id(0))
     }
 
     /// All blocks, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
-        let high = self.high.iter().rev().flat_map(|piece| piece.entries.iter().rev());
-        self.low.iter().rev().chain(high).copied()
-    }
-
-    /// Empty again; some of the memory is kept.
-    pub(super) fn clear(&mut self) {
-        self.low.clear();
-        self.high.clear();
-    }
-}
-
-impl Piece {
-    /// `None` of nothing.
-    fn of(entries: Vec<Entry>) -> Option<Self> {
-        let first = entries.last()?.key();
-        Some(Self { first, entries })
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, BlockId)> {
+        let pieces = std::iter::once(&self.low).chain(self.high.iter().rev());
+        pieces.flat_map(|piece| {
+            let falling = piece.keys.iter().copied().zip(piece.ids.iter().copied());
+            falling.rev()
+        })
     }
 }
