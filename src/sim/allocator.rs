@@ -70,6 +70,11 @@ pub trait Allocator {
         observer: &mut O,
     ) -> Result<(), AllocError>;
 
+    /// Whether [`Allocator::look_ahead`] is worth its while now.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+
     /// `later` comes in some operations, and `soon` in half as many: what they need may be brought
     /// near. Changes nothing.
     fn look_ahead(&self, _later: &Op, _soon: &Op) {}

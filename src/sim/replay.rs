@@ -61,6 +61,8 @@ pub fn replay<A: Allocator, O: Observer>(
 
 /// How many operations ahead an allocator is told what comes.
 const AHEAD: usize = 8;
+/// After how many operations it is asked again whether it wants to know.
+const BETWEEN_QUESTIONS: usize = 1024;
 
 /// Some operations of a trace whose start was made and whose operations before were done.
 ///
@@ -74,12 +76,40 @@ pub fn replay_range<A: Allocator, O: Observer>(
     on_oom: OnOom,
 ) -> Outcome {
     let mut outcome = Outcome { ops: 0, completed: true, failures: 0, first_failure: None };
+    let mut at = range.start;
+    while at < range.end {
+        let part = at..range.end.min(at + BETWEEN_QUESTIONS);
+        at = part.end;
+        let goes_on = if allocator.looks_ahead() {
+            replay_part::<true, _, _>(trace, part, allocator, observer, on_oom, &mut outcome)
+        } else {
+            replay_part::<false, _, _>(trace, part, allocator, observer, on_oom, &mut outcome)
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    outcome
+}
+
+/// A few operations; returns whether to go on.
+#[inline(never)]
+fn replay_part<const LOOKS_AHEAD: bool, A: Allocator, O: Observer>(
+    trace: &Trace,
+    part: Range<usize>,
+    allocator: &mut A,
+    observer: &mut O,
+    on_oom: OnOom,
+    outcome: &mut Outcome,
+) -> bool {
     let ops = trace.ops();
-    for (i, op) in range.clone().zip(&ops[range]) {
-        outcome.ops += 1;
-        if let (Some(later), Some(soon)) = (ops.get(i + AHEAD), ops.get(i + AHEAD / 2)) {
+    for (i, op) in part.clone().zip(&ops[part]) {
+        if LOOKS_AHEAD
+            && let (Some(later), Some(soon)) = (ops.get(i + AHEAD), ops.get(i + AHEAD / 2))
+        {
             allocator.look_ahead(later, soon);
         }
+        outcome.ops += 1;
         if let Err(failure) = step(trace, op, allocator, observer) {
             let (asked, error) = *failure;
             outcome.completed = false;
@@ -87,11 +117,11 @@ pub fn replay_range<A: Allocator, O: Observer>(
             let op = OpIndex::from_index(i);
             outcome.first_failure.get_or_insert(StoppedBy { op, asked, error });
             if on_oom == OnOom::Stop {
-                break;
+                return false;
             }
         }
     }
-    outcome
+    true
 }
 
 /// One operation of a trace whose start was made already; the failure, if it fails.

@@ -10,7 +10,7 @@ use crate::{
 impl PyTorch {
     /// # Source
     /// `DeviceCachingAllocator::free`.
-    #[inline]
+    #[inline(never)]
     pub(super) fn free_op<O: Observer>(&mut self, op: &FreeOp, observer: &mut O) {
         if !self.config.caching {
             return self.free_uncached(op.id);
@@ -60,7 +60,7 @@ impl PyTorch {
 
     /// # Source
     /// `DeviceCachingAllocator::free_block`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free_block<O: Observer>(&mut self, block: BlockId, observer: &mut O) {
         let record = &self.blocks[block];
         let (span, prev, next) = (record.span(), record.prev, record.next);

@@ -15,7 +15,7 @@ use crate::{
 impl PyTorch {
     /// The first rung of the ladder where nothing unusual is under way, which is nearly always; else
     /// [`PyTorch::malloc_in_full`].
-    #[inline]
+    #[inline(never)]
     pub(super) fn malloc_op<O: Observer>(
         &mut self,
         op: &AllocOp,

@@ -323,7 +323,7 @@ impl Allocator for PyTorch {
         self.start_from(trace, observer);
     }
 
-    #[inline]
+    #[inline(always)]
     fn malloc<O: Observer>(
         &mut self,
         op: &AllocOp,
@@ -332,7 +332,7 @@ impl Allocator for PyTorch {
         self.malloc_op(op, observer)
     }
 
-    #[inline]
+    #[inline(always)]
     fn free<O: Observer>(&mut self, op: &FreeOp, observer: &mut O) {
         self.free_op(op, observer);
     }
@@ -360,11 +360,13 @@ impl Allocator for PyTorch {
         done
     }
 
-    #[inline(always)]
+    fn looks_ahead(&self) -> bool {
+        self.blocks.outgrow_the_caches()
+    }
+
+    #[inline]
     fn look_ahead(&self, later: &Op, soon: &Op) {
-        if self.blocks.outgrow_the_caches() {
-            self.fetch(later, soon);
-        }
+        self.fetch(later, soon);
     }
 
     fn layout(&self) -> Layout {
