@@ -74,6 +74,18 @@ macro_rules! niche_id {
                 let next = u32::try_from(index + 1).expect("fewer than 2^32 of them");
                 Self(NonZeroU32::new(next).expect("one more than an index is not zero"))
             }
+
+            /// The id that [`Self::to_bits`] made these of; 0 is `None`.
+            #[inline]
+            pub fn from_bits(bits: u32) -> Option<Self> {
+                NonZeroU32::new(bits).map(Self)
+            }
+
+            /// A number for tables that begin as zeros.
+            #[inline]
+            pub fn to_bits(id: Option<Self>) -> u32 {
+                id.map_or(0, |id| id.0.get())
+            }
         }
 
         impl Id for $name {
@@ -92,6 +104,10 @@ niche_id! {
 niche_id! {
     /// One expandable segment of an allocator.
     ExpandableId
+}
+niche_id! {
+    /// One sorted run of a free index.
+    RunId
 }
 
 /// The raw `cudaStream_t` pointer of a stream; 0 is the legacy default stream.

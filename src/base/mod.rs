@@ -8,7 +8,8 @@ mod table;
 pub use addr::{Addr, Span};
 pub use bytes::{Bytes, ParseBytesError};
 pub use ids::{
-    AllocId, BlockId, DeviceIndex, ExpandableId, OpIndex, PoolId, Release, StreamHandle, StreamId,
+    AllocId, BlockId, DeviceIndex, ExpandableId, OpIndex, PoolId, Release, RunId, StreamHandle,
+    StreamId,
 };
 pub use ids::{ParseReleaseError, RELEASES};
 pub use table::{Id, Table};

@@ -59,6 +59,12 @@ impl<I: Id, T> Table<I, T> {
         &self.rows
     }
 
+    /// The rows as a slice, to change.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.rows
+    }
+
     /// Grows or shrinks to `len` rows.
     pub fn resize(&mut self, len: usize, row: T)
     where

@@ -20,11 +20,17 @@ pub struct Stat {
     pub peak: i64,
     /// Sum of increases since the last reset of totals.
     pub allocated: i64,
-    /// Sum of decreases since the last reset of totals.
-    pub freed: i64,
+    /// [`Self::current`] at the last reset of totals.
+    base: i64,
 }
 
 impl Stat {
+    /// Sum of decreases since the last reset of totals. Follows from the other three, so that a
+    /// decrease touches one number.
+    pub fn freed(&self) -> i64 {
+        self.base + self.allocated - self.current
+    }
+
     #[inline]
     fn increase(&mut self, n: i64) {
         self.current += n;
@@ -35,7 +41,10 @@ impl Stat {
     #[inline]
     fn decrease(&mut self, n: i64) {
         self.current -= n;
-        self.freed += n;
+    }
+
+    fn reset_accumulated(&mut self) {
+        (self.allocated, self.base) = (0, self.current);
     }
 
     /// One change up or down, as PyTorch applies a net change.
@@ -49,7 +58,7 @@ impl Stat {
         [
             ("allocated", self.allocated),
             ("current", self.current),
-            ("freed", self.freed),
+            ("freed", self.freed()),
             ("peak", self.peak),
         ]
     }
@@ -353,7 +362,7 @@ impl Observer for DeviceStats {
     }
 
     fn reset_accumulated(&mut self) {
-        self.for_each_stat(|stat| (stat.allocated, stat.freed) = (0, 0));
+        self.for_each_stat(Stat::reset_accumulated);
         self.num_alloc_retries = 0;
         self.num_ooms = 0;
         self.num_sync_all_streams = 0;

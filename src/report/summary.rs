@@ -47,7 +47,7 @@ fn row(out: &mut String, name: &str, stat: &Stat, reference: &Stat, cell: Cell) 
         cell(stat.current, reference.current),
         cell(stat.peak, reference.peak),
         cell(stat.allocated, reference.allocated),
-        cell(stat.freed, reference.freed),
+        cell(stat.freed(), reference.freed()),
     ];
     let _ = writeln!(out, "| {name:<21} | {} |", cells.join(" | "));
 }

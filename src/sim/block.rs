@@ -4,8 +4,8 @@
 //! What every step looks at is in [`Block`], two to a cache line; what is needed less often is in
 //! [`BlockDetails`], in a table of its own.
 
-use super::{FreeBlocks, FreeKey};
-use crate::base::{Addr, BlockId, Bytes, ExpandableId, Span, Table};
+use super::{FreeBlocks, FreeKey, FreeLinks};
+use crate::base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, Table};
 
 /// A part of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -259,10 +259,11 @@ impl BlockArena {
         front.next = Some(id);
         let prev = front.prev;
         let front = self.create_part(front, id);
+        let blocks = self.blocks.as_mut_slice();
         if let Some(prev) = prev {
-            self.blocks[prev].next = Some(front);
+            blocks[prev.index()].next = Some(front);
         }
-        let rest = &mut self.blocks[id];
+        let rest = &mut blocks[id.index()];
         rest.prev = Some(front);
         rest.addr = rest.addr + size;
         rest.size -= size;
@@ -307,20 +308,21 @@ impl BlockArena {
     /// Joins `src` into its direct neighbour `dst`, which survives.
     #[inline(always)]
     pub fn coalesce(&mut self, dst: BlockId, src: BlockId) {
-        let gone = self.blocks[src];
-        let kept = &mut self.blocks[dst];
+        let blocks = self.blocks.as_mut_slice();
+        let gone = blocks[src.index()];
+        let kept = &mut blocks[dst.index()];
         kept.size += gone.size;
         if kept.prev == Some(src) {
             kept.addr = gone.addr;
             kept.prev = gone.prev;
             if let Some(prev) = gone.prev {
-                self.blocks[prev].next = Some(dst);
+                blocks[prev.index()].next = Some(dst);
             }
         } else {
             debug_assert_eq!(kept.next, Some(src), "only neighbours coalesce");
             kept.next = gone.next;
             if let Some(next) = gone.next {
-                self.blocks[next].prev = Some(dst);
+                blocks[next.index()].prev = Some(dst);
             }
         }
         self.destroy(src);
@@ -377,6 +379,53 @@ impl BlockArena {
     }
 }
 
+/// The records of an arena as slices: an optimiser keeps their places and lengths in registers, which
+/// it cannot with the arena itself.
+#[derive(Debug)]
+pub struct BlockView<'a> {
+    blocks: &'a mut [Block],
+    details: &'a [BlockDetails],
+    has_orders: bool,
+}
+
+impl BlockArena {
+    /// The records, for an index to put in order.
+    #[inline(always)]
+    pub fn view(&mut self) -> BlockView<'_> {
+        BlockView {
+            blocks: self.blocks.as_mut_slice(),
+            details: self.details.as_slice(),
+            has_orders: self.has_orders,
+        }
+    }
+}
+
+impl FreeBlocks for BlockView<'_> {
+    #[inline(always)]
+    fn key_of(&self, id: BlockId) -> FreeKey {
+        let block = &self.blocks[id.index()];
+        let order = if self.has_orders { self.details[id.index()].order } else { 0 };
+        FreeKey { size: block.size, order, addr: block.addr }
+    }
+
+    #[inline(always)]
+    fn size_of(&self, id: BlockId) -> Bytes {
+        self.blocks[id.index()].size
+    }
+
+    #[inline(always)]
+    fn next_free(&self, id: BlockId) -> Option<BlockId> {
+        self.blocks[id.index()].next_free
+    }
+}
+
+impl FreeLinks for BlockView<'_> {
+    #[inline(always)]
+    fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
+        self.blocks[id.index()].next_free = next;
+    }
+}
+
 impl FreeBlocks for BlockArena {
     #[inline]
     fn key_of(&self, id: BlockId) -> FreeKey {
@@ -393,11 +442,6 @@ impl FreeBlocks for BlockArena {
     #[inline]
     fn next_free(&self, id: BlockId) -> Option<BlockId> {
         self.blocks[id].next_free
-    }
-
-    #[inline]
-    fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
-        self.blocks[id].next_free = next;
     }
 }
 

@@ -18,13 +18,13 @@ mod observer;
 mod replay;
 
 pub use allocator::{AllocError, Allocator};
-pub use block::{Block, BlockArena, BlockDetails};
+pub use block::{Block, BlockArena, BlockDetails, BlockView};
 pub use clock::{Event as StreamEvent, StreamClock};
 pub use device::{
     AddressPolicy, Device, DeviceCalls, DeviceConfig, RecordedCall, SegmentAddresses,
 };
 pub use flat_hash::{FlatHash, FlatKey};
-pub use free_index::{FreeBlocks, FreeIndex, FreeKey};
+pub use free_index::{FreeBlocks, FreeIndex, FreeKey, FreeLinks};
 pub use observer::StartBlock;
 pub use observer::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment};
 pub use replay::{OnOom, Outcome, StoppedBy, replay, replay_op, replay_range};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fragsim::{
     base::{Addr, BlockId, Bytes, Id},
-    sim::{FlatHash, FlatKey, FreeBlocks, FreeIndex, FreeKey},
+    sim::{FlatHash, FlatKey, FreeBlocks, FreeIndex, FreeKey, FreeLinks},
 };
 use proptest::{collection::vec, prelude::*};
 use rand::{RngExt, SeedableRng};
@@ -105,7 +105,9 @@ impl FreeBlocks for Blocks {
     fn next_free(&self, id: BlockId) -> Option<BlockId> {
         self.0[id.index()].1
     }
+}
 
+impl FreeLinks for Blocks {
     fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
         self.0[id.index()].1 = next;
     }

@@ -185,13 +185,13 @@ impl Pools {
         if self.counts_calls {
             blocks.details_mut(id).gc_count_base = self.pools[list.pool].call_count;
         }
-        list.free.insert(id, blocks);
+        list.free.insert(id, blocks.view());
     }
 
     /// The block is free no more.
     #[inline(always)]
     pub(super) fn erase(&mut self, blocks: &mut BlockArena, id: BlockId) {
-        let was_there = self.lists[ListIdx(blocks[id].list)].free.remove(id, blocks);
+        let was_there = self.lists[ListIdx(blocks[id].list)].free.remove(id, blocks.view());
         debug_assert!(was_there, "a free block is in its pool's list");
     }
 

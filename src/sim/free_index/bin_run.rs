@@ -44,7 +44,7 @@ impl BinRun {
     /// Adds a block that is not there; returns whether it is the first one now.
     #[inline]
     pub(super) fn insert(&mut self, key: FreeKey, id: BlockId) -> bool {
-        with_key!(self, key, |run, key| run.insert(key, id), {
+        with_key!(self, key, |run, place| run.insert(place, id), {
             self.spell_keys_out();
             self.insert(key, id)
         })
@@ -65,7 +65,7 @@ impl BinRun {
     /// Takes a block out; returns whether it was there.
     #[inline]
     pub(super) fn remove(&mut self, key: FreeKey) -> bool {
-        with_key!(self, key, |run, key| run.remove(key), false)
+        with_key!(self, key, |run, place| run.remove(place), false)
     }
 
     /// The first block.
@@ -95,12 +95,12 @@ impl BinRun {
 
     /// The block that follows `key`, which is there.
     pub(super) fn after(&self, key: FreeKey) -> Option<BlockId> {
-        with_key!(self, key, |run, key| run.after(key), None)
+        with_key!(self, key, |run, place| run.after(place), None)
     }
 
     /// The block before `key`, which is there.
     pub(super) fn before(&self, key: FreeKey) -> Option<BlockId> {
-        with_key!(self, key, |run, key| run.before(key), None)
+        with_key!(self, key, |run, place| run.before(place), None)
     }
 
     /// All blocks, in order.

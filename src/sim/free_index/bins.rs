@@ -1,6 +1,6 @@
 //! Which bin a size belongs to, and the bitmap of the bins that hold something.
 
-use crate::base::Bytes;
+use crate::base::{BlockId, Bytes, RunId};
 
 /// Sizes below `LINEAR * 512` have bins of their own.
 const LINEAR: u64 = 1 << LINEAR_LOG;
@@ -12,7 +12,9 @@ const OCTAVES: usize = (64 - 9 - LINEAR_LOG) as usize;
 /// Number of bins.
 pub(super) const COUNT: usize = (1 << LINEAR_LOG) + (OCTAVES << MANTISSA_LOG);
 /// Words of the bitmap: a power of two, so that no index needs a check.
-const WORDS: usize = COUNT.div_ceil(64).next_power_of_two();
+const WORDS: usize = SLOTS / 64;
+/// [`COUNT`], and more up to a power of two.
+const SLOTS: usize = COUNT.next_power_of_two();
 const SUMMARY: usize = WORDS / 64;
 
 /// The bin of a size: rises with the size.
@@ -38,6 +40,39 @@ pub(super) fn only_size(bin: usize) -> Option<Bytes> {
 #[inline(always)]
 pub(super) fn begins_its_bin(size: Bytes) -> bool {
     size.0 < LINEAR << 9 && size.0 & 511 == 0
+}
+
+/// What a bin holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bin {
+    /// Its first block. The others follow it as a list, unless there is a run.
+    pub first: Option<BlockId>,
+    /// The run of all of its blocks, if its list was ever long since it was empty.
+    pub run: Option<RunId>,
+}
+
+/// All bins. They begin as zeros, so that the system gives memory only for those that are used.
+#[derive(Clone, Debug)]
+pub(super) struct Bins(Box<[[u32; 2]; SLOTS]>);
+
+impl Default for Bins {
+    fn default() -> Self {
+        let zeros = vec![[0; 2]; SLOTS].into_boxed_slice();
+        Self(zeros.try_into().expect("it has that length"))
+    }
+}
+
+impl Bins {
+    #[inline(always)]
+    pub(super) fn get(&self, bin: usize) -> Bin {
+        let [first, run] = self.0[bin % SLOTS];
+        Bin { first: BlockId::from_bits(first), run: RunId::from_bits(run) }
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&mut self, number: usize, bin: Bin) {
+        self.0[number % SLOTS] = [BlockId::to_bits(bin.first), RunId::to_bits(bin.run)];
+    }
 }
 
 /// One bit a bin, and one a word of those.

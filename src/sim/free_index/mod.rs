@@ -23,9 +23,9 @@ mod tree;
 
 use self::{
     bin_run::BinRun,
-    bins::{COUNT, Marks, begins_its_bin, bin_of},
+    bins::{Bin, Bins, COUNT, Marks, begins_its_bin, bin_of},
 };
-use crate::base::{Addr, BlockId, Bytes};
+use crate::base::{Addr, BlockId, Bytes, RunId, Table};
 
 /// The place of a free block in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ pub struct FreeKey {
     pub addr: Addr,
 }
 
-/// The blocks that an index orders: it keeps the links of its short lists in them.
+/// The blocks that an index orders, to look at.
 pub trait FreeBlocks {
     /// The key that the block was inserted with.
     fn key_of(&self, id: BlockId) -> FreeKey;
@@ -46,22 +46,37 @@ pub trait FreeBlocks {
     fn size_of(&self, id: BlockId) -> Bytes;
     /// The block that follows in the index's list.
     fn next_free(&self, id: BlockId) -> Option<BlockId>;
-    /// Sets that.
+}
+
+/// The same, to change: an index keeps the links of its short lists in the blocks. A view, such as a
+/// slice of records, that is cheap to hand on.
+pub trait FreeLinks: FreeBlocks {
+    /// The block that follows in the index's list is `next` from now on.
     fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>);
 }
 
-/// What a bin holds.
-#[derive(Clone, Copy, Debug)]
-struct Bin {
-    /// Its first block. The others follow it as a list, unless there is a run.
-    first: Option<BlockId>,
-    /// All of its blocks, if its list was ever long since it was empty; or [`Bin::NO_RUN`].
-    run: u32,
+impl<B: FreeBlocks> FreeBlocks for &mut B {
+    #[inline]
+    fn key_of(&self, id: BlockId) -> FreeKey {
+        (**self).key_of(id)
+    }
+
+    #[inline]
+    fn size_of(&self, id: BlockId) -> Bytes {
+        (**self).size_of(id)
+    }
+
+    #[inline]
+    fn next_free(&self, id: BlockId) -> Option<BlockId> {
+        (**self).next_free(id)
+    }
 }
 
-impl Bin {
-    const NO_RUN: u32 = u32::MAX;
-    const EMPTY: Self = Self { first: None, run: Self::NO_RUN };
+impl<B: FreeLinks> FreeLinks for &mut B {
+    #[inline]
+    fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
+        (**self).set_next_free(id, next);
+    }
 }
 
 /// A list in which more steps were needed becomes a run.
@@ -75,28 +90,24 @@ const LONGEST_WALK: usize = 16;
 /// a short bin; a search and a move among at most 64 blocks in others.
 #[derive(Clone, Debug, Default)]
 pub struct FreeIndex {
-    /// As many as were ever needed.
-    bins: Vec<Bin>,
+    bins: Bins,
     marks: Marks,
-    runs: Vec<BinRun>,
+    runs: Table<RunId, BinRun>,
     /// Runs that no bin has.
-    spare: Vec<u32>,
+    spare: Vec<RunId>,
 }
 
 impl FreeIndex {
     /// Adds a block that is not there.
     #[inline(always)]
-    pub fn insert(&mut self, id: BlockId, blocks: &mut impl FreeBlocks) {
+    pub fn insert(&mut self, id: BlockId, mut blocks: impl FreeLinks) {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
-        if number >= self.bins.len() {
-            self.grow(number);
-        }
-        let bin = &mut self.bins[number];
+        let bin = self.bins.get(number);
         // Whether the bin is empty cannot be foreseen, and is not asked: a block is before itself.
-        if bin.run == Bin::NO_RUN && key <= blocks.key_of(bin.first.unwrap_or(id)) {
+        if bin.run.is_none() && key <= blocks.key_of(bin.first.unwrap_or(id)) {
             blocks.set_next_free(id, bin.first);
-            bin.first = Some(id);
+            self.bins.set(number, Bin { first: Some(id), run: None });
             self.marks.set(number);
             return;
         }
@@ -104,12 +115,12 @@ impl FreeIndex {
     }
 
     /// Adds a block that is not the first of its bin, or whose bin has a run.
-    fn insert_behind(&mut self, number: usize, id: BlockId, blocks: &mut impl FreeBlocks) {
+    fn insert_behind(&mut self, number: usize, id: BlockId, mut blocks: impl FreeLinks) {
         let key = blocks.key_of(id);
-        let bin = &mut self.bins[number];
-        if bin.run != Bin::NO_RUN {
-            if self.runs[bin.run as usize].insert(key, id) {
-                bin.first = Some(id);
+        let bin = self.bins.get(number);
+        if let Some(run) = bin.run {
+            if self.runs[run].insert(key, id) {
+                self.bins.set(number, Bin { first: Some(id), ..bin });
             }
             return;
         }
@@ -123,50 +134,46 @@ impl FreeIndex {
             }
             before = next.unwrap_or(before);
         }
-        self.list_to_run(number, blocks).insert(key, id);
-    }
-
-    #[cold]
-    fn grow(&mut self, number: usize) {
-        let count = (number + 1).next_multiple_of(64).min(COUNT);
-        self.bins.resize(count, Bin::EMPTY);
+        self.list_to_run(number, &blocks).insert(key, id);
     }
 
     /// The run that takes the place of a bin's list.
     #[cold]
     fn list_to_run(&mut self, number: usize, blocks: &impl FreeBlocks) -> &mut BinRun {
+        let bin = self.bins.get(number);
         let mut run = BinRun::new(number);
-        for id in list(self.bins[number].first, blocks) {
+        for id in list(bin.first, blocks) {
             run.insert(blocks.key_of(id), id);
         }
-        let at = self.spare.pop().unwrap_or_else(|| {
+        let id = self.spare.pop().unwrap_or_else(|| {
             self.runs.push(BinRun::new(number));
-            u32::try_from(self.runs.len() - 1).expect("fewer runs than bins")
+            RunId::from_index(self.runs.len() - 1)
         });
-        self.bins[number].run = at;
-        let place = &mut self.runs[at as usize];
+        self.bins.set(number, Bin { run: Some(id), ..bin });
+        let place = &mut self.runs[id];
         *place = run;
         place
     }
 
     /// Takes a block out; returns whether it was there.
     #[inline(always)]
-    pub fn remove(&mut self, id: BlockId, blocks: &mut impl FreeBlocks) -> bool {
+    pub fn remove(&mut self, id: BlockId, blocks: impl FreeLinks) -> bool {
         let number = bin_of(blocks.size_of(id));
-        let Some(bin) = self.bins.get_mut(number) else { return false };
-        if bin.run == Bin::NO_RUN && bin.first == Some(id) {
-            bin.first = blocks.next_free(id);
-            self.marks.put(number, bin.first.is_some());
+        let bin = self.bins.get(number);
+        if bin == (Bin { first: Some(id), run: None }) {
+            let first = blocks.next_free(id);
+            self.bins.set(number, Bin { first, run: None });
+            self.marks.put(number, first.is_some());
             return true;
         }
         self.remove_among(number, id, blocks)
     }
 
     /// Takes a block out of a bin in which it is not the only one.
-    fn remove_among(&mut self, number: usize, id: BlockId, blocks: &mut impl FreeBlocks) -> bool {
-        let bin = &self.bins[number];
-        if bin.run != Bin::NO_RUN {
-            return self.remove_from_run(number, blocks.key_of(id));
+    fn remove_among(&mut self, number: usize, id: BlockId, mut blocks: impl FreeLinks) -> bool {
+        let bin = self.bins.get(number);
+        if let Some(run) = bin.run {
+            return self.remove_from_run(number, run, blocks.key_of(id));
         }
         let Some(mut before) = bin.first else { return false };
         for _ in 0..LONGEST_WALK {
@@ -177,19 +184,19 @@ impl FreeIndex {
             }
             before = next;
         }
-        self.list_to_run(number, blocks).remove(blocks.key_of(id))
+        self.list_to_run(number, &blocks).remove(blocks.key_of(id))
     }
 
-    fn remove_from_run(&mut self, number: usize, key: FreeKey) -> bool {
-        let bin = &mut self.bins[number];
-        let run = &mut self.runs[bin.run as usize];
+    fn remove_from_run(&mut self, number: usize, id: RunId, key: FreeKey) -> bool {
+        let run = &mut self.runs[id];
         if !run.remove(key) {
             return false;
         }
-        bin.first = run.first();
-        if bin.first.is_none() {
-            self.spare.push(bin.run);
-            bin.run = Bin::NO_RUN;
+        let first = run.first();
+        let is_empty = first.is_none();
+        self.bins.set(number, Bin { first, run: Some(id).filter(|_| !is_empty) });
+        if is_empty {
+            self.spare.push(id);
             self.marks.put(number, false);
         }
         true
@@ -199,25 +206,27 @@ impl FreeIndex {
     #[inline(always)]
     pub fn lower_bound(&self, size: Bytes, blocks: &impl FreeBlocks) -> Option<BlockId> {
         let number = bin_of(size);
-        if begins_its_bin(size) {
-            return self.first_from(number);
+        if !begins_its_bin(size) {
+            let within = self.lower_bound_in(number, size, blocks);
+            return within.or_else(|| self.first_from(number + 1));
         }
-        self.lower_bound_in(number, size, blocks).or_else(|| self.first_from(number + 1))
+        self.first_from(number)
     }
 
+    #[inline]
     fn lower_bound_in(
         &self,
         number: usize,
         size: Bytes,
         blocks: &impl FreeBlocks,
     ) -> Option<BlockId> {
-        let bin = self.bins.get(number)?;
+        let bin = self.bins.get(number);
         let mut found = bin.first?;
         if blocks.size_of(found) >= size {
             return Some(found);
         }
-        if let Some(run) = self.run_of(bin) {
-            return run.first_of_size(size);
+        if let Some(run) = bin.run {
+            return self.runs[run].first_of_size(size);
         }
         while blocks.size_of(found) < size {
             found = blocks.next_free(found)?;
@@ -225,15 +234,10 @@ impl FreeIndex {
         Some(found)
     }
 
-    #[inline]
-    fn run_of(&self, bin: &Bin) -> Option<&BinRun> {
-        self.runs.get(bin.run as usize)
-    }
-
     /// The first block of the bins from `number` on.
     #[inline(always)]
     fn first_from(&self, number: usize) -> Option<BlockId> {
-        self.bins[self.marks.next(number)?].first
+        self.bins.get(self.marks.next(number)?).first
     }
 
     /// The block that follows one that is in the index.
@@ -241,8 +245,8 @@ impl FreeIndex {
     pub fn after(&self, id: BlockId, blocks: &impl FreeBlocks) -> Option<BlockId> {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
-        let within = match self.run_of(self.bins.get(number)?) {
-            Some(run) => run.after(key),
+        let within = match self.bins.get(number).run {
+            Some(run) => self.runs[run].after(key),
             None => blocks.next_free(id),
         };
         within.or_else(|| self.first_from(number + 1))
@@ -252,9 +256,9 @@ impl FreeIndex {
     pub fn before(&self, id: BlockId, blocks: &impl FreeBlocks) -> Option<BlockId> {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
-        let bin = self.bins.get(number)?;
-        let within = match self.run_of(bin) {
-            Some(run) => run.before(key),
+        let bin = self.bins.get(number);
+        let within = match bin.run {
+            Some(run) => self.runs[run].before(key),
             None => list(bin.first, blocks).take_while(|other| *other != id).last(),
         };
         within.or_else(|| self.last_of(self.marks.last_below(number)?, blocks))
@@ -266,23 +270,25 @@ impl FreeIndex {
     }
 
     fn last_of(&self, number: usize, blocks: &impl FreeBlocks) -> Option<BlockId> {
-        let bin = self.bins.get(number)?;
-        match self.run_of(bin) {
-            Some(run) => run.last(),
+        let bin = self.bins.get(number);
+        match bin.run {
+            Some(run) => self.runs[run].last(),
             None => list(bin.first, blocks).last(),
         }
     }
 
+    /// The numbers of the bins that hold something.
+    fn marked(&self) -> impl Iterator<Item = usize> {
+        std::iter::successors(self.marks.next(0), |number| self.marks.next(number + 1))
+    }
+
     /// All blocks in order.
     pub fn iter<B: FreeBlocks>(&self, blocks: &B) -> impl Iterator<Item = BlockId> {
-        let numbers =
-            std::iter::successors(self.marks.next(0), |number| self.marks.next(number + 1));
-        numbers.flat_map(move |number| {
-            let bin = &self.bins[number];
-            let run = self.run_of(bin);
-            let first = if run.is_none() { bin.first } else { None };
-            let run = run.into_iter().flat_map(BinRun::iter);
-            list(first, blocks).chain(run)
+        self.marked().flat_map(move |number| {
+            let bin = self.bins.get(number);
+            let run = bin.run.map(|run| &self.runs[run]);
+            let first = bin.first.filter(|_| run.is_none());
+            list(first, blocks).chain(run.into_iter().flat_map(BinRun::iter))
         })
     }
 
@@ -294,11 +300,8 @@ impl FreeIndex {
     /// Empty again; the memory is kept.
     pub fn clear(&mut self) {
         while let Some(number) = self.marks.next(0) {
-            let bin = &mut self.bins[number];
-            if bin.run != Bin::NO_RUN {
-                self.spare.push(bin.run);
-            }
-            *bin = Bin::EMPTY;
+            self.spare.extend(self.bins.get(number).run);
+            self.bins.set(number, Bin { first: None, run: None });
             self.marks.put(number, false);
         }
     }
@@ -332,7 +335,9 @@ mod tests {
         fn next_free(&self, id: BlockId) -> Option<BlockId> {
             self.0[id.index()].1
         }
+    }
 
+    impl FreeLinks for Blocks {
         fn set_next_free(&mut self, id: BlockId, next: Option<BlockId>) {
             self.0[id.index()].1 = next;
         }

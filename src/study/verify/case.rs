@@ -367,7 +367,7 @@ fn stats_text(value: &Value) -> String {
 
 /// Statistics in the form of the golden cases.
 fn stats_json(stats: &DeviceStats, release: Release) -> Value {
-    let stat = |s: &Stat| Value::from(vec![s.current, s.peak, s.allocated, s.freed]);
+    let stat = |s: &Stat| Value::from(vec![s.current, s.peak, s.allocated, s.freed()]);
     let columns =
         |c: &Columns| Value::from(vec![stat(&c.all), stat(&c.small_pool), stat(&c.large_pool)]);
     let mut map = serde_json::Map::new();
