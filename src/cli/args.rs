@@ -20,6 +20,7 @@ use crate::base::{Bytes, Release};
                   torch.cuda.memory._dump_snapshot(\"run.pickle\")\n\n\
                   Then:\n  \
                   fragsim inspect run.pickle\n  \
+                  fragsim explain train.log\n  \
                   fragsim verify run.pickle\n  \
                   fragsim replay run.pickle --capacity 24GiB --conf expandable_segments:True\n\n\
                   Exit status: 0 all well, 1 it differs or runs out of memory, 2 unusable input."
@@ -37,6 +38,7 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     Replay(ReplayArgs),
     Inspect(InspectArgs),
+    Explain(ExplainArgs),
 }
 
 /// How results are printed.
@@ -158,6 +160,31 @@ pub(super) struct InspectArgs {
     /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+/// Say why a program ran out of memory, from its message alone
+///
+/// Reads the messages of PyTorch 1.0 to 2.15 (CUDA, HIP, XPU, NPU, MPS, cudaMallocAsync, older ones),
+/// TensorFlow and XLA, wherever they stand: in a log of any size, wrapped, quoted, cut or escaped.
+/// Says whether it was fragmentation, truly full, other processes, a fraction limit, private pools or
+/// spill-over into host memory, with the arithmetic, and how sure that is; or what to record.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    fragsim explain train.log\n  \
+    fragsim explain --message 'CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...'\n  \
+    python train.py 2>&1 | tee train.log | fragsim explain -\n  \
+    fragsim explain train.log.gz --format json\n\n\
+    Exit status: 0 a message was found, 2 none was, or unreadable input.")]
+pub(super) struct ExplainArgs {
+    /// A log, or any text with a message in it (plain, .gz, .zst); `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "message", conflicts_with = "message")]
+    pub file: Option<PathBuf>,
+    /// The message itself, or a file that has it; `-` is standard input
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    pub message: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,

@@ -4,6 +4,7 @@
 //! command line is unusable. A closed pipe is no error.
 
 mod args;
+mod explain;
 mod inspect;
 mod load;
 mod output;
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args, &mut output),
         Command::Replay(args) => replay::run(args, &mut output),
         Command::Inspect(args) => inspect::run(args, &mut output),
+        Command::Explain(args) => explain::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

@@ -33,3 +33,15 @@ pub(super) fn during<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
     spinner.finish_and_clear();
     done
 }
+
+/// A count of the bytes read so far.
+pub(super) fn bytes(what: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {binary_bytes}, {elapsed}") {
+        spinner.set_style(style);
+    }
+    spinner
+}

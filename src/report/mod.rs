@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod inspect;
+pub mod message;
 pub mod replay;
 pub mod summary;
 pub mod verify;

@@ -3,4 +3,5 @@
 pub mod golden;
 pub mod input;
 pub mod json;
+pub mod message;
 pub mod snapshot;

@@ -1,4 +1,5 @@
 //! Floor 4: questions asked of replays.
 
+pub mod message;
 pub mod verify;
 pub mod whatif;

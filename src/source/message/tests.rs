@@ -1,0 +1,3 @@
+//! Finding and reading, on short texts.
+
+use super::*;

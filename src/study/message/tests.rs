@@ -1,0 +1,3 @@
+//! The rules, one by one.
+
+use super::*;
