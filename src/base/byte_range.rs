@@ -158,7 +158,10 @@ mod tests {
         assert!(!rest.surely_at_least(gib("0.42")) && rest.likely_at_least(gib("0.41")));
         assert!(gib("0.50").surely_above(gib("0.48")) && !gib("0.50").surely_above(gib("0.49")));
         assert_eq!((gib("1.00") - gib("3.00")).to_string(), "-2.00 GiB");
-        assert_eq!(ByteRange::printed("130674.91", 30).map(|size| size.ratio(gib("2.00")) > 6e4), Some(true));
+        assert_eq!(
+            ByteRange::printed("130674.91", 30).map(|size| size.ratio(gib("2.00")) > 6e4),
+            Some(true)
+        );
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
 pub use event::{Action, Event};
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
 pub use oom::{Oom, OomHint, ProcessUse};
-pub use oom_message::{Backend, Layout as MessageLayout, MessageFigures, MessageHints, OomMessage, TensorShape};
+pub use oom_message::{
+    Backend, Layout as MessageLayout, MessageFigures, MessageHints, OomMessage, TensorShape,
+};
 pub use op::{AllocOp, Control, ControlId, EventMode, FreeOp, Op, PoolIndex};
 pub use recording::{Recorded, RecordedSettings, Stream, Trace, VanishedSegment};

@@ -7,4 +7,5 @@
 mod bad_input;
 mod behaviour;
 mod documents;
+mod explain;
 mod support;

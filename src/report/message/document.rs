@@ -92,9 +92,7 @@ impl Shown<'_> {
     pub fn document(&self) -> MessageDocument {
         let (message, diagnosis) = (self.message, self.diagnosis);
         let account = &diagnosis.account;
-        let names = |causes: &[Cause]| {
-            causes.iter().map(|cause| cause.name()).collect()
-        };
+        let names = |causes: &[Cause]| causes.iter().map(|cause| cause.name()).collect();
         let torch = message.torch.map(|both| both.map(|(major, minor)| format!("{major}.{minor}")));
         MessageDocument {
             verdict: diagnosis.cause.name(),
@@ -114,7 +112,10 @@ impl Shown<'_> {
             figures: FiguresDocument {
                 requested_bytes: bounds(account.requested),
                 total_bytes: bounds(account.total),
-                allowed_bytes: bounds(message.figures.allowed),
+                // cudaMallocAsync prints 2^64 bytes where there is no limit.
+                allowed_bytes: bounds(
+                    message.figures.allowed.filter(|limit| limit.high() < 1 << 63),
+                ),
                 free_bytes: bounds(account.free),
                 reserved_bytes: bounds(account.reserved),
                 allocated_bytes: bounds(account.allocated),

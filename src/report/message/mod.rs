@@ -36,7 +36,11 @@ pub fn text(shown: &Shown<'_>) -> String {
     let first = diagnosis.cause.name().to_uppercase();
     let colour = if diagnosis.certainty == Certainty::Open { "33" } else { "31" };
     let mut out = String::new();
-    let _ = writeln!(out, "\u{1b}[1;{colour}m{first}\u{1b}[0m: {}", words::headline(shown.message, diagnosis));
+    let _ = writeln!(
+        out,
+        "\u{1b}[1;{colour}m{first}\u{1b}[0m: {}",
+        words::headline(shown.message, diagnosis)
+    );
     let _ = writeln!(out, "  {}", words::certainty(diagnosis));
     let _ = writeln!(out, "  {}", place(shown));
     let rows = rows(shown.message, &diagnosis.account);
@@ -49,7 +53,11 @@ pub fn text(shown: &Shown<'_>) -> String {
         let _ = writeln!(out, "{}", line.trim_end());
     }
     section(&mut out, "also in the way", &words::contributing(diagnosis));
-    section(&mut out, "the figures contradict each other", &words::contradictions(&diagnosis.account));
+    section(
+        &mut out,
+        "the figures contradict each other",
+        &words::contradictions(&diagnosis.account),
+    );
     section(&mut out, "what to do", &words::remedies(shown.message, diagnosis));
     section(&mut out, "to know more next time", &words::steps(shown.message, diagnosis));
     out
@@ -131,31 +139,47 @@ fn rows(message: &OomMessage, account: &Account) -> Vec<Row> {
             String::new()
         }
     };
-    row("asked", account.requested, words::needed(message, account));
+    if message.tensor.as_ref().is_some_and(|tensor| tensor.element.is_none()) {
+        row("asked, as float", words::as_float(account), "the message names no type".into());
+    } else {
+        row("asked", account.requested, words::needed(message, account));
+    }
     row("capacity", account.total, String::new());
     row("allowed", figures.allowed.filter(|limit| limit.high() < 1 << 63), String::new());
     row("free on the device", account.free, String::new());
-    row("reserved", account.reserved, match figures.reserved {
-        Some(_) => String::new(),
-        None => "allocated and unallocated together".into(),
-    });
-    row("allocated", account.allocated, match figures.private_pools {
-        Some(_) => "without the free blocks of private pools".into(),
-        None => String::new(),
-    });
+    row(
+        "reserved",
+        account.reserved,
+        match figures.reserved {
+            Some(_) => String::new(),
+            None => "allocated and unallocated together".into(),
+        },
+    );
+    row(
+        "allocated",
+        account.allocated,
+        match figures.private_pools {
+            Some(_) => "without the free blocks of private pools".into(),
+            None => String::new(),
+        },
+    );
     row("private pools, free", account.private_pools, "only for what runs in them".into());
     let holes = match figures.unallocated {
         Some(_) => "reserved, in holes between live blocks".into(),
-        None => format!("reserved - allocated, in holes between live blocks{}", doubt(account.unallocated)),
+        None => format!(
+            "reserved - allocated, in holes between live blocks{}",
+            doubt(account.unallocated)
+        ),
     };
     row("unallocated", account.unallocated, holes);
-    let all = format!("free + unallocated{}", doubt(account.all_free));
-    row("free in all", account.all_free, all);
+    row("free in all", account.all_free, "free + unallocated".into());
     let (name, note) = match account.shortfall {
         Some(lacks) if lacks.middle() > 0 => ("missing", "asked - free in all"),
         _ => ("to spare", "free in all - asked"),
     };
-    let lacks = account.shortfall.map(|lacks| if lacks.middle() > 0 { lacks } else { ByteRange::ZERO - lacks });
+    let lacks = account
+        .shortfall
+        .map(|lacks| if lacks.middle() > 0 { lacks } else { ByteRange::ZERO - lacks });
     row(name, lacks, format!("{note}{}", doubt(account.shortfall)));
     row("other allocations", figures.other_allocations, "by Metal, for this process".into());
     let held = match figures.other_allocations {
@@ -164,11 +188,16 @@ fn rows(message: &OomMessage, account: &Account) -> Vec<Row> {
     };
     let wanted = held.zip(account.requested).map(|(held, asked)| held + asked);
     let has_limit = figures.allowed.is_some_and(|limit| limit.high() < 1 << 63);
-    row("wanted in all", wanted.filter(|_| has_limit), "held + asked, against what is allowed".into());
+    row(
+        "wanted in all",
+        wanted.filter(|_| has_limit),
+        "held + asked, against what is allowed".into(),
+    );
     let outside = "capacity - free - reserved: context, libraries, other processes";
-    row("outside PyTorch", account.outside, format!("{outside}{}", doubt(account.outside)));
+    row("outside PyTorch", account.outside, outside.into());
     row("  of this process", account.context, "CUDA context, libraries, NCCL".into());
-    let others = if account.others_are_listed { "as the message lists them" } else { "what is left" };
+    let others =
+        if account.others_are_listed { "as the message lists them" } else { "what is left" };
     row("  of others", account.others, others.into());
     rows
 }

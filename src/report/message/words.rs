@@ -1,7 +1,7 @@
 //! The sentences of a verdict. Each is true of the allocator's rules, not folklore.
 
 use crate::{
-    base::ByteRange,
+    base::{ByteRange, Bytes},
     study::message::{Account, Cause, Certainty, Contradiction, Diagnosis, Reason, Remedy, Step},
     trace::{Backend, MessageLayout, OomMessage},
 };
@@ -35,8 +35,13 @@ pub(super) fn headline(message: &OomMessage, diagnosis: &Diagnosis) -> String {
             or_some(account.allocated)
         ),
         Reason::NotEnough => match account.all_free {
-            Some(all) => format!("{asked} was asked and all free memory together is {all}, holes included"),
-            None => format!("{} is in use, and {asked} more is beyond {total}", or_some(account.allocated)),
+            Some(all) => {
+                format!("{asked} was asked and all free memory together is {all}, holes included")
+            }
+            None => format!(
+                "{} is in use, and {asked} more is beyond {total}",
+                or_some(account.allocated)
+            ),
         },
         Reason::BarelyEnough => format!(
             "{asked} was asked and all free memory together is {}; no allocator packs so tightly",
@@ -57,13 +62,16 @@ pub(super) fn headline(message: &OomMessage, diagnosis: &Diagnosis) -> String {
             let held = account.reserved.or(account.allocated);
             format!(
                 "{} held and the {asked} asked exceed the {} that this process may use",
-                or_some(held), or_some(message.figures.allowed)
+                or_some(held),
+                or_some(message.figures.allowed)
             )
         }
         Reason::LimitImplied(fraction) => format!(
             "the device had {free} free, but reserved and asked just exceed {fraction:.2} of it: a memory fraction, which this release does not print"
         ),
-        Reason::Rejected => format!("the {asked} asked exceeds per_process_memory_fraction: the device was not even asked"),
+        Reason::Rejected => format!(
+            "the {asked} asked exceeds per_process_memory_fraction: the device was not even asked"
+        ),
         Reason::BlockLimitNamed => format!(
             "the platform gives no block of more than {}, and {asked} was asked",
             or_some(message.figures.block_limit)
@@ -75,7 +83,9 @@ pub(super) fn headline(message: &OomMessage, diagnosis: &Diagnosis) -> String {
             "{asked} is more than the address range that expandable_segments_reserve leaves a segment ({})",
             or_some(message.figures.block_limit)
         ),
-        Reason::CustomAllocator => "the custom allocator behind the memory pool returned nothing".into(),
+        Reason::CustomAllocator => {
+            "the custom allocator behind the memory pool returned nothing".into()
+        }
         Reason::HeldByPools => format!(
             "{} is free inside private pools, as CUDA graphs have, where only their own work may use it",
             or_some(account.private_pools)
@@ -91,13 +101,17 @@ pub(super) fn headline(message: &OomMessage, diagnosis: &Diagnosis) -> String {
             "the device had {free} free and refused {asked}: no memory was short, something else said no"
         ),
         Reason::PoolUnseen => {
-            let gap = account.total.zip(account.allocated).map(|(total, allocated)| total - allocated);
+            let gap =
+                account.total.zip(account.allocated).map(|(total, allocated)| total - allocated);
             format!(
                 "{} is neither in use by tensors nor free; cudaMallocAsync's own pool or other processes hold it, and its message does not say which",
                 or_some(gap)
             )
         }
-        Reason::Contradicts => "the figures cannot all be true of one device at one moment; was the message retyped?".into(),
+        Reason::Contradicts => {
+            "the figures cannot all be true of one device at one moment; was the message retyped?"
+                .into()
+        }
         Reason::Incomplete => "the message lacks figures that decide".into(),
         Reason::NoFigures => match message.layout {
             MessageLayout::DriverError => format!(
@@ -109,14 +123,23 @@ pub(super) fn headline(message: &OomMessage, diagnosis: &Diagnosis) -> String {
         Reason::Foreign => {
             let size = match (&message.tensor, account.requested) {
                 (Some(tensor), Some(size)) if tensor.element.is_none() => {
-                    let float = ByteRange::ZERO + size;
-                    format!("a tensor of {} elements", Count(float.low()))
+                    format!("a tensor of {} elements", Count(size.low()))
                 }
                 (_, size) => or_some(size),
             };
-            format!("{} could not get {size}; its message does not say what was free", message.backend.name())
+            format!(
+                "{} could not get {size}; its message does not say what was free",
+                message.backend.name()
+            )
         }
     }
+}
+
+/// The size of a tensor whose type is not known, in TensorFlow's usual type of four bytes.
+pub(super) fn as_float(account: &Account) -> Option<ByteRange> {
+    // Of elements of one byte, it is as large as it has elements.
+    let count = u64::try_from(account.requested?.low()).ok()?;
+    count.checked_mul(4).map(|bytes| ByteRange::exact(Bytes(bytes)))
 }
 
 /// A number with commas.
@@ -138,9 +161,8 @@ impl std::fmt::Display for Count {
 
 /// How sure, and what was ruled out.
 pub(super) fn certainty(diagnosis: &Diagnosis) -> String {
-    let names = |causes: &[Cause]| {
-        causes.iter().map(|cause| cause.name()).collect::<Vec<_>>().join(", ")
-    };
+    let names =
+        |causes: &[Cause]| causes.iter().map(|cause| cause.name()).collect::<Vec<_>>().join(", ");
     let mut text = match (diagnosis.certainty, diagnosis.reason) {
         (Certainty::Certain, Reason::CacheHadIt | Reason::NotEnough) => {
             "certain: it holds for all sizes that print so".into()
@@ -158,7 +180,9 @@ pub(super) fn certainty(diagnosis: &Diagnosis) -> String {
         (Certainty::Likely, Reason::TogetherHadIt | Reason::BarelyEnough) => {
             "likely: an allocator always keeps some holes, about 2 % of what it reserves".into()
         }
-        (Certainty::Likely, _) => "likely: by the figures as printed, but rounding hides the rest".into(),
+        (Certainty::Likely, _) => {
+            "likely: by the figures as printed; their rounding leaves a doubt".into()
+        }
         (Certainty::Open, _) if diagnosis.candidates.is_empty() => "open".into(),
         (Certainty::Open, _) => format!("open: can be {}", names(&diagnosis.candidates)),
     };
@@ -173,13 +197,17 @@ pub(super) fn needed(message: &OomMessage, account: &Account) -> String {
     if let Some(tensor) = &message.tensor {
         return match tensor.element.as_deref() {
             Some(element) => format!("a tensor of {element}"),
-            None => "the message names no type: float takes a quarter of the largest, 16 bytes each".into(),
+            None => String::new(),
         };
     }
-    let (Some(asked), Some(needed)) = (account.requested, account.needed) else { return String::new() };
+    let (Some(asked), Some(needed)) = (account.requested, account.needed) else {
+        return String::new();
+    };
     match needed.low() {
         512 => "a segment; the program asked for 1 MiB or less".into(),
-        low if low == (1 << 20) + 512 => "a segment; the program may have asked for 1 MiB only".into(),
+        low if low == (1 << 20) + 512 => {
+            "a segment; the program may have asked for 1 MiB only".into()
+        }
         low if low < asked.low() => "a segment, in steps of 2 MiB".into(),
         _ => String::new(),
     }
@@ -194,7 +222,10 @@ pub(super) fn contributing(diagnosis: &Diagnosis) -> Vec<String> {
         )),
         Cause::OtherProcesses => Some(match account.others {
             Some(others) => format!("other processes: {others}"),
-            None => format!("others: {} is outside PyTorch, more than a context takes", or_some(account.outside)),
+            None => format!(
+                "others: {} is outside PyTorch, more than a context takes",
+                or_some(account.outside)
+            ),
         }),
         Cause::PrivatePools => {
             Some(format!("private pools: {} free in them", or_some(account.private_pools)))
@@ -211,18 +242,22 @@ pub(super) fn contradictions(account: &Account) -> Vec<String> {
     let sentence = |one: &Contradiction| match one {
         Contradiction::AllocatedBeyondReserved => "more is allocated than reserved",
         Contradiction::FreeBeyondTotal => "more is free than the device has",
-        Contradiction::PoolsBeyondAllocated => "the private pools hold more than is allocated, of which they are part",
-        Contradiction::ReservedBeyondProcess => "PyTorch reserves more than the driver counts for its process (some of it in memory of the host?)",
+        Contradiction::PoolsBeyondAllocated => {
+            "the private pools hold more than is allocated, of which they are part"
+        }
+        Contradiction::ReservedBeyondProcess => {
+            "PyTorch reserves more than the driver counts for its process (some of it in memory of the host?)"
+        }
         Contradiction::ProcessesBeyondUsed => "the processes hold more than what is not free",
     };
     account.contradictions.iter().map(|one| sentence(one).to_owned()).collect()
 }
 
 pub(super) fn remedies(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<String> {
-    diagnosis.remedies.iter().map(|one| remedy(message, one)).collect()
+    diagnosis.remedies.iter().map(|one| remedy(message, diagnosis, one)).collect()
 }
 
-pub(super) fn remedy(message: &OomMessage, one: &Remedy) -> String {
+fn remedy(message: &OomMessage, diagnosis: &Diagnosis, one: &Remedy) -> String {
     match one {
         Remedy::SetExpandable { variable } => format!(
             "set, before the program starts (Linux; where it is not supported it is ignored with a warning):\nexport {variable}=expandable_segments:True"
@@ -230,13 +265,14 @@ pub(super) fn remedy(message: &OomMessage, one: &Remedy) -> String {
         Remedy::ExpandableIsOn => "expandable segments are on already: the usual advice to turn them on is no cure here".into(),
         Remedy::NotBothSettings => "without max_split_size_mb beside it: free blocks at or above the split size would serve no smaller request".into(),
         Remedy::SetMaxSplit { variable, mib } => format!(
-            "keep large blocks whole; the size is a first try, a message cannot tell the best:\nexport {variable}=max_split_size_mb:{mib}"
+            "keep large blocks whole, {}; the size is a first try, a message cannot tell the best:\nexport {variable}=max_split_size_mb:{mib}",
+            if message.hints.advises_max_split { "as the message advises" } else { "if the release knows the setting (its messages then name it)" }
         ),
         Remedy::UpgradeForSettings => "expandable segments, which leave far fewer holes, need PyTorch 2.1 or later".into(),
         Remedy::GainAtMost(holes) => format!("this can win back {holes} at most: all that was unallocated"),
         Remedy::NotEmptyCache => "empty_cache() is no cure: all that it can give back had been given back before this message".into(),
         Remedy::LessMemory { shortfall } => {
-            let least = shortfall.map_or_else(String::new, |size| format!(", by {size} or more"));
+            let least = shortfall.map_or_else(String::new, |size| format!(", by {size} at the very least"));
             let settings = match message.backend {
                 Backend::Mps => "",
                 _ => "; no allocator setting helps",
@@ -255,21 +291,29 @@ pub(super) fn remedy(message: &OomMessage, one: &Remedy) -> String {
             format!("see what process {} is, and stop it or use another device", ids.join(", "))
         }
         Remedy::RaiseFraction { least: Some(least) } if *least < 1.0 => format!(
-            "the limit was set by set_per_process_memory_fraction() or per_process_memory_fraction; this request needs {:.4} of the device or more",
+            "{LIMIT}; this request needs {:.4} of the device or more",
             (least * 1e4).ceil() / 1e4
         ),
-        Remedy::RaiseFraction { .. } => "the limit was set by set_per_process_memory_fraction() or per_process_memory_fraction: raise it".into(),
-        Remedy::LimitCountsReserved => "the limit counts reserved memory, holes and all; no allocator setting lifts it".into(),
+        Remedy::RaiseFraction { .. } => format!("{LIMIT}: raise it"),
+        Remedy::LimitCountsReserved => "the limit counts reserved memory, holes and all, not only what is allocated".into(),
         Remedy::LiftWatermark => "PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 lifts the limit, but then the Mac may swap or fail".into(),
         Remedy::ShareGraphPools => "free CUDA graphs that are done with, capture fewer, or give captures one pool (pool=); empty_cache() does not touch pools that are in use".into(),
         Remedy::LeaveHostMemory => "expect it to be slow before it fails: memory of the host is reached over the bus (on Windows the driver's setting is \"CUDA - Sysmem Fallback Policy\")".into(),
         Remedy::SmallerBlocks => "ask for it in smaller pieces: split the tensor or the batch; free memory does not matter here".into(),
         Remedy::RaiseReserve => "raise or unset expandable_segments_reserve (and expandable_segments_reserve_by_class) in PYTORCH_CUDA_ALLOC_CONF".into(),
         Remedy::AskCustomAllocator => "look into that allocator: PyTorch's caching allocator only passed the request on".into(),
-        Remedy::FindRefusal => "settings against fragmentation are no cure; look for a limit: a memory fraction, a limit of the container or driver, the driver's own fault".into(),
-        Remedy::LookAtDevice => "see what is on the device; often another process has it all, or the process has already used it up:\nnvidia-smi".replace("nvidia-smi", list_command(message)),
+        Remedy::FindRefusal => {
+            let is_out = diagnosis.ruled_out.contains(&Cause::FractionLimit);
+            let fraction = if is_out { "" } else { "a memory fraction, " };
+            format!("less memory is no cure; look for what refused it: {fraction}a limit of the container or the driver, a fault of the driver")
+        }
+        Remedy::LookAtDevice => "see what is on the device; often another process has it all, or this one has used it up:\n"
+            .to_owned() + list_command(message),
     }
 }
+
+/// Who sets limits.
+const LIMIT: &str = "the limit was set by set_per_process_memory_fraction() (from 2.10 on also by per_process_memory_fraction in the settings)";
 
 fn list_command(message: &OomMessage) -> &'static str {
     match message.backend {
@@ -286,13 +330,17 @@ pub(super) fn steps(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<String> 
 }
 
 /// The two lines that record.
-pub(super) const RECORD: [&str; 2] = [
+const RECORD: [&str; 2] = [
     "torch.cuda.memory._record_memory_history()             # at the start",
     "torch.cuda.memory._dump_snapshot(\"oom.pickle\")         # where the error is caught",
 ];
 const ASK_LIMIT: [&str; 2] = [
     "print(torch.cuda.mem_get_info())                       # free and total, in bytes",
-    "print(torch.cuda.get_per_process_memory_fraction())    # PyTorch 2.6 or later",
+    "print(torch.cuda.get_per_process_memory_fraction())    # 1.0: no limit",
+];
+const ASK_SHARE: [&str; 2] = [
+    "free, total = torch.cuda.mem_get_info()",
+    "print(torch.cuda.memory_reserved() / total)            # just below a round share: a fraction",
 ];
 const ASK_POOL: [&str; 2] = [
     "print(torch.cuda.mem_get_info())                       # free and total, in bytes",
@@ -300,25 +348,34 @@ const ASK_POOL: [&str; 2] = [
 ];
 
 /// The lines of Python of a step.
-pub(super) fn python(step: Step) -> &'static [&'static str] {
+fn python(step: Step) -> &'static [&'static str] {
     match step {
         Step::Snapshot => &RECORD,
         Step::AskLimit => &ASK_LIMIT,
+        Step::AskShare => &ASK_SHARE,
         Step::AskPool => &ASK_POOL,
         Step::WholeMessage | Step::ListProcesses | Step::Upgrade => &[],
     }
 }
 
-pub(super) fn step(message: &OomMessage, step: Step) -> String {
+fn step(message: &OomMessage, step: Step) -> String {
     let words = match step {
         Step::Snapshot => "record the run; the snapshot shows which blocks stand in the way:",
-        Step::WholeMessage => "keep the whole message: its figures after \"Tried to allocate\" decide",
+        Step::WholeMessage => {
+            "keep the whole message: its figures after \"Tried to allocate\" decide"
+        }
         Step::AskLimit => "ask for the limit where the error is caught:",
+        Step::AskShare => "ask for the reserved share where the error is caught:",
         Step::AskPool => "ask for the pool where the error is caught:",
         Step::ListProcesses => {
-            return format!("list the processes at the moment of failure:\n{}", list_command(message));
+            return format!(
+                "list the processes at the moment of failure:\n{}",
+                list_command(message)
+            );
         }
-        Step::Upgrade => "releases before 1.13 cannot record a history; a later one shows which blocks stand in the way",
+        Step::Upgrade => {
+            "releases before 1.13 cannot record a history; a later one shows which blocks stand in the way"
+        }
     };
     let lines = python(step).join("\n");
     format!("{words}\n{lines}").trim_end().to_owned()

@@ -11,7 +11,8 @@ use crate::trace::{Backend, MessageFigures, MessageHints, MessageLayout, OomMess
 
 static BARE: LazyLock<Regex> = LazyLock::new(|| {
     let class = r"(?:[A-Za-z_.]*(?:RuntimeError|AcceleratorError|OutOfMemoryError|CUDAError)|what\(\)|Exception)\s*:\s*";
-    let error = r"(?P<driver>(?P<api>CUDA|HIP|cuda|hip|XPU|NPU)(?: driver| runtime)? error: out of memory)";
+    let error =
+        r"(?P<driver>(?P<api>CUDA|HIP|cuda|hip|XPU|NPU)(?: driver| runtime)? error: out of memory)";
     let own = r"(?P<own>(?P<device>CUDA|HIP|XPU|NPU) out of memory\.?)";
     let end = r#"\s*(?:$|["']\s*[,}\])]*\s*$|["']\s*[,}]|CUDA kernel errors|HIP kernel errors|Compile with|Search for|\(\w+ at )"#;
     let text = format!(

@@ -198,9 +198,7 @@ fn backslash(bytes: &[u8]) -> (Option<char>, usize) {
 /// A character by its number; the start of an escape code takes its code along.
 fn escaped(c: Option<char>, length: usize, bytes: &[u8]) -> (Option<char>, usize) {
     match c {
-        Some('\u{1b}') => {
-            (None, length + bytes.get(length..).map_or(0, escape_code))
-        }
+        Some('\u{1b}') => (None, length + bytes.get(length..).map_or(0, escape_code)),
         Some('\r') => (Some('\n'), length),
         other => (other, length),
     }

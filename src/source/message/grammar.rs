@@ -78,6 +78,28 @@ enum Field {
     EmptyCache,
 }
 
+impl Field {
+    /// Whether it is a figure of the list in parentheses, where only punctuation stands between
+    /// figures. After the list, or in a line that only comes next, it would be somebody else's.
+    fn is_listed(self) -> bool {
+        matches!(
+            self,
+            Self::Total
+                | Self::Free
+                | Self::Allocated
+                | Self::Active
+                | Self::Reserved
+                | Self::Cached
+        )
+    }
+
+    /// Whether it may stand behind these words.
+    fn may_follow(self, between: &str) -> bool {
+        let has_words = between.contains(|c: char| c.is_alphanumeric());
+        !self.is_listed() || !(has_words || between.contains(')'))
+    }
+}
+
 /// What may follow. `#` stands for a size; a plain number or a name is in the group `n`.
 const FIELDS: [(Field, &str); 34] = [
     (Field::Requested, "Triedtoallocate#"),
@@ -89,14 +111,14 @@ const FIELDS: [(Field, &str); 34] = [
         r"ondevice(?:ordinal)?(?P<n>\d+)(?:wouldexceedallowedmemory\.?(?:\(outofmemory\))?)?",
     ),
     (Field::Total, "#totalcapaci?ty"),
-    (Field::Total, "totalcapaci?tyof#"),
+    (Field::Total, "(?:GPU.{0,4}hasa)?totalcapaci?tyof#"),
     (Field::Total, "Devicelimit:#"),
     (Field::Free, "(?:ofwhich)?#isfree"),
     (Field::Free, "#free"),
     (Field::Free, r"Free\(accordingtoCUDA\):#"),
     (Field::Allocated, "#alreadyallocated"),
-    (Field::Allocated, "#isallocatedbyPyTorch"),
-    (Field::Allocated, "(?:MPS|Currently)allocated:#"),
+    (Field::Allocated, "(?:Oftheallocatedmemory)?#isallocatedbyPyTorch"),
+    (Field::Allocated, r"\(?(?:MPS|Currently)allocated:#"),
     (Field::Active, "#currentactive"),
     (Field::Reserved, "#reservedintotal(?:byPyTorch)?"),
     (Field::Cached, "#cached"),
@@ -105,7 +127,7 @@ const FIELDS: [(Field, &str); 34] = [
     (Field::Allowed, "#allowed"),
     (Field::Allowed, "maxallowed:#"),
     (Field::Allowed, r"PyTorchlimit\(setbyuser-suppliedmemoryfraction\):#"),
-    (Field::ThisProcess, "thisprocesshas#memoryinuse"),
+    (Field::ThisProcess, "(?:Includingnon-PyTorchmemory,)?thisprocesshas#memoryinuse"),
     (Field::Process, r"Process(?P<n>\d+)has#memoryinuse"),
     (Field::OtherAllocations, "otherallocations:#"),
     (Field::BlockLimit, "withsizelargerthan#"),
@@ -155,10 +177,11 @@ pub(super) fn messages(compact: &Compact) -> Vec<Parsed> {
         let Some(whole) = head.get(0) else { continue };
         let next = heads.get(index + 1).and_then(|next| next.get(0)).map(|next| next.start());
         let limit = next.unwrap_or(compact.text.len());
-        let name = ["beyond", "native", "rejected", "block", "mps", "async", "thc", "tensor", "xla"]
-            .into_iter()
-            .find(|name| head.name(name).is_some())
-            .unwrap_or("beheaded");
+        let name =
+            ["beyond", "native", "rejected", "block", "mps", "async", "thc", "tensor", "xla"]
+                .into_iter()
+                .find(|name| head.name(name).is_some())
+                .unwrap_or("beheaded");
         parsed.extend(message(compact, name, whole.start(), whole.end(), limit));
     }
     parsed
@@ -234,7 +257,9 @@ fn follow(compact: &Compact, text: &str, start: usize, message: &mut OomMessage)
             .filter_map(|(field, pattern)| {
                 let found = pattern.captures(near)?;
                 let whole = found.get(0)?;
-                (whole.start() <= gap).then_some((whole.start(), *field, found))
+                let is_near = whole.start() <= gap
+                    && (at == start || field.may_follow(&near[..whole.start()]));
+                is_near.then_some((whole.start(), *field, found))
             })
             .min_by_key(|(start, ..)| *start);
         let Some((_, field, found)) = found else { break };

@@ -53,12 +53,30 @@ const TAIL: usize = 4 << 10;
 /// The longest text that is kept of one message.
 const WORDS: usize = 1200;
 
-/// Words of messages. No break of a line falls into two of them, so one is whole.
+/// Words of messages. They are many, so that a line that ends inside one of them leaves others whole;
+/// between them may be blanks, escape codes, ends of lines and what stands before the next.
 static ANCHOR: LazyLock<bytes::Regex> = LazyLock::new(|| {
-    bytes::Regex::new(
-        "out of memory|Out of memory|ried to alloc|tal capac|allocated by|already alloc|in total by|OOM when alloc|ating tensor|RESOURCE_EXH|exceed allowed|NOT allocate|CPUAllocator",
-    )
-    .expect("a constant that every test of this module compiles")
+    let words = [
+        "out of memory",
+        "Out of memory",
+        "ried to allocate",
+        "total capac",
+        "already alloc",
+        "allocated by PyT",
+        "reserved in total",
+        "reserved by PyT",
+        "but unalloc",
+        "OOM when",
+        "allocating tensor",
+        "RESOURCE_EXHAUSTED",
+        "exceed allowed",
+        "NOT allocate",
+        "MPS backend",
+        "MPS allocated",
+        "CPUAllocator",
+    ];
+    let anchor = format!("(?s-u){}", words.join("|").replace(' ', ".{1,60}?"));
+    bytes::Regex::new(&anchor).expect("a constant that every test of this module compiles")
 });
 
 /// The host ran out of memory: another matter.

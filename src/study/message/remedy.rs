@@ -1,7 +1,7 @@
 //! What to do about a verdict, what not to do, and what to record where it is open. Which, not in
 //! which words: those are the report's.
 
-use super::{Cause, Diagnosis, Reason, verdict};
+use super::{Cause, Diagnosis, Reason};
 use crate::{
     base::ByteRange,
     trace::{Backend, MessageLayout, OomMessage},
@@ -81,6 +81,8 @@ pub enum Step {
     WholeMessage,
     /// The limit and the free memory, asked beside the failing call.
     AskLimit,
+    /// The reserved share of the device; for releases that do not tell the limit.
+    AskShare,
     /// The pool of cudaMallocAsync and the free memory.
     AskPool,
     /// The list of processes on the device.
@@ -100,6 +102,7 @@ pub(super) fn remedies(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<Remed
                 let times = times.map_or(0.0, |(requested, total)| requested.ratio(total));
                 if times >= 4.0 || message.layout == MessageLayout::Beyond {
                     advice.push(Remedy::CheckSize { times });
+                    return advice;
                 }
             }
             advice.push(Remedy::LessMemory { shortfall: lacking(diagnosis) });
@@ -121,10 +124,9 @@ pub(super) fn remedies(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<Remed
             }
         }
         Cause::PrivatePools => advice.push(Remedy::ShareGraphPools),
-        Cause::HostSpill => advice.extend([
-            Remedy::LeaveHostMemory,
-            Remedy::LessMemory { shortfall: None },
-        ]),
+        Cause::HostSpill => {
+            advice.extend([Remedy::LeaveHostMemory, Remedy::LessMemory { shortfall: None }])
+        }
         Cause::OtherLimit => advice.push(match diagnosis.reason {
             Reason::Reserve => Remedy::RaiseReserve,
             Reason::CustomAllocator => Remedy::AskCustomAllocator,
@@ -182,9 +184,8 @@ fn over(message: &OomMessage) -> Option<ByteRange> {
 
 /// The settings that touch holes, in the release that printed the message.
 fn against_holes(message: &OomMessage, diagnosis: &Diagnosis, advice: &mut Vec<Remedy>) {
-    let variable = |default: &str| {
-        message.hints.variable.clone().unwrap_or_else(|| default.to_owned())
-    };
+    let variable =
+        |default: &str| message.hints.variable.clone().unwrap_or_else(|| default.to_owned());
     let default = match message.backend {
         Backend::Cuda => "PYTORCH_CUDA_ALLOC_CONF",
         Backend::Hip => "PYTORCH_HIP_ALLOC_CONF",
@@ -230,15 +231,21 @@ pub(super) fn record(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<Step> {
     match (diagnosis.cause, diagnosis.reason) {
         (Cause::Open, Reason::Foreign) => steps.push(Step::ListProcesses),
         (Cause::Open, Reason::DeviceHadIt) => {
-            // The limit can be asked for where there may be one.
-            if records && verdict::can_ask_limit(message) {
-                steps.push(Step::AskLimit);
-            }
+            let can_be_limit = diagnosis.candidates.contains(&Cause::FractionLimit);
+            let tells_limit = message.torch.is_some_and(|[_, newest]| newest >= (2, 6));
+            steps.extend(records.then_some(match (can_be_limit, tells_limit) {
+                (true, true) => Step::AskLimit,
+                (true, false) => Step::AskShare,
+                (false, _) => snapshot,
+            }));
             steps.push(Step::ListProcesses);
         }
         (Cause::Open, Reason::PoolUnseen) => steps.extend([Step::AskPool, Step::ListProcesses]),
         (Cause::Open, Reason::NoFigures) => {
-            steps.push(Step::ListProcesses);
+            // What to do about an error of the driver begins with the list of processes.
+            if message.layout != MessageLayout::DriverError {
+                steps.push(Step::ListProcesses);
+            }
             steps.extend(records.then_some(snapshot));
         }
         (Cause::Open, _) => {
@@ -248,7 +255,6 @@ pub(super) fn record(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<Step> {
         (Cause::Fragmentation | Cause::PrivatePools, _) => {
             steps.extend(records.then_some(snapshot));
         }
-        (Cause::OtherProcesses, _) => steps.push(Step::ListProcesses),
         _ => {}
     }
     steps

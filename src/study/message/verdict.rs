@@ -149,9 +149,11 @@ fn limit(message: &OomMessage, account: &Account) -> Option<Ruling> {
     if wants.surely_above(allowed) {
         return Some((Cause::FractionLimit, Reason::LimitNamed, Certainty::Certain));
     }
-    wants
-        .likely_at_least(allowed)
-        .then_some((Cause::FractionLimit, Reason::LimitNamed, Certainty::Likely))
+    wants.likely_at_least(allowed).then_some((
+        Cause::FractionLimit,
+        Reason::LimitNamed,
+        Certainty::Likely,
+    ))
 }
 
 /// The device had the bytes and more, and they were refused: neither holes nor fullness did that.
@@ -191,11 +193,6 @@ fn hides_limits(message: &OomMessage) -> bool {
         && message.torch.is_some_and(|[oldest, _]| oldest <= (2, 4))
 }
 
-/// Whether the release can have a limit at all: the call came with 1.8.
-pub(super) fn can_ask_limit(message: &OomMessage) -> bool {
-    message.layout != MessageLayout::Cached
-}
-
 /// The round share of the device that would have refused just this, and how likely a share drawn
 /// blindly would have one as round. Shares are set in steps of a twentieth.
 fn implied_fraction(message: &OomMessage, account: &Account) -> Option<(f64, f64)> {
@@ -224,8 +221,10 @@ fn levers(message: &OomMessage, account: &Account) -> Option<Ruling> {
     let requested = account.requested?;
     let (free, holes) = (account.free?, account.unallocated?);
     // Holes of a spilled, foreign or opaque pool mean something else.
-    if !matches!(message.layout, MessageLayout::Cached | MessageLayout::Reserved | MessageLayout::Capacity)
-    {
+    if !matches!(
+        message.layout,
+        MessageLayout::Cached | MessageLayout::Reserved | MessageLayout::Capacity
+    ) {
         return None;
     }
     let mut levers = Vec::new();
@@ -299,8 +298,7 @@ fn others(
 ) -> Option<Lever> {
     let held = others_held(account)?;
     let serves = (free + holes + held).likely_at_least(requested);
-    let certainty =
-        if account.others_are_listed { Certainty::Certain } else { Certainty::Likely };
+    let certainty = if account.others_are_listed { Certainty::Certain } else { Certainty::Likely };
     (serves && is_much(account, held)).then_some(Lever {
         cause: Cause::OtherProcesses,
         reason: Reason::HeldByOthers,
@@ -360,9 +358,11 @@ fn ruled_out(message: &OomMessage, account: &Account, cause: Cause) -> Vec<Cause
         && message.figures.allowed.is_none()
         && !hides_limits(message)
         && message.torch.is_some();
-    let fits_limit = message.figures.allowed.zip(account.reserved).is_some_and(
-        |(allowed, reserved)| allowed.surely_at_least(reserved + requested),
-    );
+    let fits_limit = message
+        .figures
+        .allowed
+        .zip(account.reserved)
+        .is_some_and(|(allowed, reserved)| allowed.surely_at_least(reserved + requested));
     if prints_limits && message.layout != MessageLayout::MallocAsync || fits_limit {
         out.push(Cause::FractionLimit);
     }
@@ -431,18 +431,14 @@ fn candidates(
         _ if message.layout == MessageLayout::DriverError => {
             vec![Cause::Full, Cause::OtherProcesses]
         }
-        _ if account.free.zip(account.requested).is_some_and(|(free, asked)| {
-            asked.surely_above(free)
-        }) =>
+        _ if account
+            .free
+            .zip(account.requested)
+            .is_some_and(|(free, asked)| asked.surely_above(free)) =>
         {
             vec![Cause::Full, Cause::Fragmentation, Cause::OtherProcesses]
         }
-        _ => vec![
-            Cause::Full,
-            Cause::Fragmentation,
-            Cause::OtherProcesses,
-            Cause::FractionLimit,
-        ],
+        _ => vec![Cause::Full, Cause::Fragmentation, Cause::OtherProcesses, Cause::FractionLimit],
     };
     all.into_iter().filter(|cause| !ruled_out.contains(cause)).collect()
 }
