@@ -198,6 +198,8 @@ fn rows(message: &OomMessage, account: &Account) -> Vec<Row> {
     row("  of this process", account.context, "CUDA context, libraries, NCCL".into());
     let others =
         if account.others_are_listed { "as the message lists them" } else { "what is left" };
-    row("  of others", account.others, others.into());
+    // Nothing, within rounding, is nothing to show.
+    let held = account.others.filter(|held| held.low() > 0);
+    row("  of others", held, others.into());
     rows
 }

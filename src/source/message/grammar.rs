@@ -223,9 +223,15 @@ fn message(
         return None;
     }
     settle_layout(head, &mut message);
-    let before = &text[text.floor_char_boundary(start.saturating_sub(40))..start];
+    let before = &text[boundary(text, start.saturating_sub(40))..start];
     message.torch = releases(&message, before, &text[start..end]);
     Some(Parsed { start, end: end.max(head_end), message })
+}
+
+/// The last place at or before `at` where a character begins, or the end.
+fn boundary(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 fn backend(head: &str, words: &str) -> Backend {
@@ -250,7 +256,7 @@ fn follow(compact: &Compact, text: &str, start: usize, message: &mut OomMessage)
     // The head may be long; every figure after it must be near.
     let mut gap = 120;
     loop {
-        let reach = text.floor_char_boundary(text.len().min(at + gap.max(REACH)));
+        let reach = boundary(text, at + gap.max(REACH));
         let near = &text[at..reach];
         let found = FIELD_PATTERNS
             .iter()

@@ -71,6 +71,11 @@ static ANCHOR: LazyLock<bytes::Regex> = LazyLock::new(|| {
         "RESOURCE_EXHAUSTED",
         "exceed allowed",
         "NOT allocate",
+        "preemptively rejected",
+        "Requested size",
+        "than 1EB",
+        "Currently allocated",
+        "cuda runtime error",
         "MPS backend",
         "MPS allocated",
         "CPUAllocator",
@@ -271,6 +276,3 @@ pub fn find(text: &str) -> Vec<FoundMessage> {
     debug_assert!(scanned.is_ok(), "a slice cannot fail to be read");
     found
 }
-
-#[cfg(test)]
-mod tests;

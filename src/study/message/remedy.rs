@@ -125,7 +125,7 @@ pub(super) fn remedies(message: &OomMessage, diagnosis: &Diagnosis) -> Vec<Remed
         }
         Cause::PrivatePools => advice.push(Remedy::ShareGraphPools),
         Cause::HostSpill => {
-            advice.extend([Remedy::LeaveHostMemory, Remedy::LessMemory { shortfall: None }])
+            advice.extend([Remedy::LeaveHostMemory, Remedy::LessMemory { shortfall: None }]);
         }
         Cause::OtherLimit => advice.push(match diagnosis.reason {
             Reason::Reserve => Remedy::RaiseReserve,

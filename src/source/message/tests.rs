@@ -1,3 +1,0 @@
-//! Finding and reading, on short texts.
-
-use super::*;
