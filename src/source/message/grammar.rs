@@ -37,7 +37,7 @@ static HEAD: LazyLock<Regex> = LazyLock::new(|| {
         &[
             &format!(r"(?P<beyond>(?:{DEVICES})?outofmemory\.?Triedtoallocatemorethan1EBmemory)"),
             &format!(r"(?P<native>(?:{DEVICES})outofmemory[.!:,]*Triedtoallocate)\d"),
-            r"(?P<rejected>outofmemory\.?Allocationwaspreemptivelyrejected)",
+            &format!(r"(?P<rejected>(?:{DEVICES})?outofmemory\.?Allocationwaspreemptivelyrejected)"),
             r"(?P<block>platformcanNOTallocatememoryblockwithsizelargerthan)\d+GB[!.]?(?:Triedtoallocate)?",
             r"(?P<mps>MPSbackendoutofmemory)",
             r"(?P<async>Allocationondevice\d+wouldexceedallowedmemory)",

@@ -220,7 +220,7 @@ impl Scan {
                 let raw = start + line.raw[at];
                 let raw_end = start + line.raw.last().map_or(0, |last| last + 1);
                 // The head of a message whose figures stand on the next line.
-                if !found.iter().any(|(from, to, ..)| (*from..*to).contains(&raw)) {
+                if !found.iter().any(|(from, to, ..)| raw < *to && *from < raw_end) {
                     let words = line.text[at..].trim_end().chars().take(200).collect();
                     found.push((raw, raw_end, message, words));
                 }
