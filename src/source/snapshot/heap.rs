@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Value (16 bytes) ── List(n) ─► list slot ─ open: a vector of values
+//!                   │                         ├ trace entries in order: a range of `rows`
 //!                   │                         └ a list of frames: a context id ─► stack id
 //!                   └── Dict(n) ─► dict slot ─ open: a vector of pairs
 //!                                             ├ a trace entry: row n of `rows`
@@ -11,7 +12,10 @@
 //! entry or a block takes them. Nothing is ever copied in depth, so what the file shares stays
 //! shared, and nothing here recurses, so cycles do no harm.
 
-use std::hash::{Hash, Hasher};
+use std::{
+    hash::{Hash, Hasher},
+    ops::Range,
+};
 
 use hashbrown::HashTable;
 use rustc_hash::FxHasher;
@@ -40,6 +44,10 @@ pub(super) enum Value {
     /// A list or any other tuple.
     List(u32),
     Dict(u32),
+    /// A dict that was a whole trace entry from the start.
+    Row(u32),
+    /// A list of frames that was one from the start.
+    Context(ContextId),
     /// Bytes and sets: plain data that no snapshot holds.
     Other,
 }
@@ -50,6 +58,8 @@ const _: () = assert!(size_of::<Option<Value>>() == 16);
 pub(super) enum ListSlot {
     Empty,
     Open(u32),
+    /// Trace entries, by place in `runs`.
+    Run(u32),
     Context(ContextId),
 }
 
@@ -59,6 +69,8 @@ pub(super) enum DictSlot {
     Open(u32),
     Row(u32),
     Frame(u32),
+    /// A frame that a stack has taken.
+    Known(FrameId),
 }
 
 /// A frame dict that is perhaps not yet complete.
@@ -67,7 +79,6 @@ struct FrameRow {
     name: Option<StrId>,
     filename: Option<StrId>,
     line: u32,
-    id: Option<FrameId>,
 }
 
 /// Everything a pickle built.
@@ -79,6 +90,8 @@ pub(super) struct Heap {
     pub(super) lists: Vec<ListSlot>,
     pub(super) open_lists: Vec<Vec<Value>>,
     free_lists: Vec<u32>,
+    /// Rows of the lists that hold trace entries one after the other.
+    pub(super) runs: Vec<Range<u32>>,
     pub(super) dicts: Vec<DictSlot>,
     pub(super) open_dicts: Vec<Vec<(Value, Value)>>,
     pub(super) rows: Rows,
@@ -141,28 +154,73 @@ impl Heap {
     }
 
     pub(super) fn append(&mut self, list: Value, items: &[Value]) -> Result<(), Fault> {
-        let Value::List(index) = list else { return Err(Fault::NotA("list")) };
+        let index = match list {
+            Value::List(index) => index,
+            Value::Context(_) if items.is_empty() => return Ok(()),
+            Value::Context(_) => return Err(Fault::Late),
+            _ => return Err(Fault::NotA("list")),
+        };
         if items.is_empty() {
             return Ok(());
         }
-        let slot = &mut self.lists[index as usize];
-        let open = match *slot {
+        let open = match self.lists[index as usize] {
             ListSlot::Open(open) => open,
             ListSlot::Context(_) => return Err(Fault::Late),
+            ListSlot::Run(run) => {
+                let next = self.runs[run as usize].end;
+                if let Some(more) = self.run_of(items).filter(|more| more.start == next) {
+                    self.runs[run as usize].end = more.end;
+                    return Ok(());
+                }
+                self.open_run(index, run)?
+            }
             ListSlot::Empty => {
-                let open = match self.free_lists.pop() {
-                    Some(open) => open,
-                    None => {
-                        self.open_lists.push(Vec::new());
-                        number(self.open_lists.len() - 1)?
-                    }
-                };
-                *slot = ListSlot::Open(open);
-                open
+                if let Some(run) = self.run_of(items) {
+                    self.lists[index as usize] = ListSlot::Run(number(self.runs.len())?);
+                    self.runs.push(run);
+                    return Ok(());
+                }
+                self.open_list(index)?
             }
         };
         self.open_lists[open as usize].extend_from_slice(items);
         Ok(())
+    }
+
+    fn open_list(&mut self, index: u32) -> Result<u32, Fault> {
+        let open = match self.free_lists.pop() {
+            Some(open) => open,
+            None => {
+                self.open_lists.push(Vec::new());
+                number(self.open_lists.len() - 1)?
+            }
+        };
+        self.lists[index as usize] = ListSlot::Open(open);
+        Ok(open)
+    }
+
+    /// A list of trace entries becomes one of values.
+    fn open_run(&mut self, index: u32, run: u32) -> Result<u32, Fault> {
+        let open = self.open_list(index)?;
+        let rows = std::mem::take(&mut self.runs[run as usize]);
+        self.open_lists[open as usize].extend(rows.map(Value::Row));
+        Ok(open)
+    }
+
+    /// The rows that the items are, if they are trace entries one after the other.
+    fn run_of(&self, items: &[Value]) -> Option<Range<u32>> {
+        let row = |item: &Value| match *item {
+            Value::Row(row) => Some(row),
+            Value::Dict(dict) => match self.dicts[dict as usize] {
+                DictSlot::Row(row) => Some(row),
+                _ => None,
+            },
+            _ => None,
+        };
+        let first = row(items.first()?)?;
+        let is_run = items.iter().zip(first..).all(|(item, next)| row(item) == Some(next));
+        let count = u32::try_from(items.len()).ok()?;
+        is_run.then_some(first..first.checked_add(count)?)
     }
 
     pub(super) fn dict(&mut self) -> Result<Value, Fault> {
@@ -173,16 +231,24 @@ impl Heap {
 
     /// Sets keys of a dict; `items` are keys and values in turn.
     pub(super) fn set(&mut self, dict: Value, items: &[Value]) -> Result<(), Fault> {
-        let Value::Dict(index) = dict else { return Err(Fault::NotA("dict")) };
+        if !matches!(dict, Value::Dict(_) | Value::Row(_)) {
+            return Err(Fault::NotA("dict"));
+        }
         if !items.len().is_multiple_of(2) {
             return Err(Fault::Odd);
         }
         if items.is_empty() {
             return Ok(());
         }
+        let index = match dict {
+            Value::Dict(index) => index,
+            Value::Row(row) => return self.set_row(row, items),
+            _ => return Err(Fault::NotA("dict")),
+        };
         match self.dicts[index as usize] {
             DictSlot::Row(row) => self.set_row(row, items),
             DictSlot::Frame(frame) => self.set_frame(frame, items),
+            DictSlot::Known(_) => Err(Fault::Late),
             DictSlot::Open(open) => {
                 self.open_dicts[open as usize].extend(items.chunks_exact(2).map(|p| (p[0], p[1])));
                 Ok(())
@@ -222,9 +288,6 @@ impl Heap {
     /// empty, and a line outside `u32` (releases before 2.3 wrote 2^64 - 1 for none) as 0.
     fn set_frame(&mut self, frame: u32, items: &[Value]) -> Result<(), Fault> {
         let row = &mut self.frame_rows[frame as usize];
-        if row.id.is_some() {
-            return Err(Fault::Late);
-        }
         for pair in items.chunks_exact(2) {
             match (pair[0].key(), pair[1]) {
                 (Some(Key::Name), Value::Text(text)) => row.name = Some(text),
@@ -238,7 +301,11 @@ impl Heap {
 
     /// The row of a dict that is a trace entry. A dict filled key by key becomes one here.
     pub(super) fn as_row(&mut self, value: Value) -> Result<Option<u32>, Fault> {
-        let Value::Dict(index) = value else { return Ok(None) };
+        let index = match value {
+            Value::Dict(index) => index,
+            Value::Row(row) => return Ok(Some(row)),
+            _ => return Ok(None),
+        };
         match self.dicts[index as usize] {
             DictSlot::Row(row) => Ok(Some(row)),
             DictSlot::Empty => self.new_row(index).map(Some),
@@ -248,13 +315,14 @@ impl Heap {
                 self.set_row(row, &items)?;
                 Ok(Some(row))
             }
-            DictSlot::Frame(_) => Ok(None),
+            DictSlot::Frame(_) | DictSlot::Known(_) => Ok(None),
         }
     }
 
     fn as_frame(&mut self, value: Value) -> Result<Option<FrameId>, Fault> {
         let Value::Dict(index) = value else { return Ok(None) };
         let frame = match self.dicts[index as usize] {
+            DictSlot::Known(id) => return Ok(Some(id)),
             DictSlot::Frame(frame) => frame,
             DictSlot::Open(open) => {
                 let pairs = &self.open_dicts[open as usize];
@@ -271,9 +339,6 @@ impl Heap {
             DictSlot::Empty | DictSlot::Row(_) => return Ok(None),
         };
         let row = self.frame_rows[frame as usize];
-        if row.id.is_some() {
-            return Ok(row.id);
-        }
         let found = Frame { name: row.name, filename: row.filename, line: row.line };
         let frames = &mut self.frames;
         let hash = fx(found);
@@ -286,13 +351,17 @@ impl Heap {
                 id
             }
         };
-        self.frame_rows[frame as usize].id = Some(id);
+        self.dicts[index as usize] = DictSlot::Known(id);
         Ok(Some(id))
     }
 
     /// The context that a value is, if it is a list of frames. From here on the list is closed.
     pub(super) fn context(&mut self, value: Value) -> Result<Option<ContextId>, Fault> {
-        let Value::List(index) = value else { return Ok(None) };
+        let index = match value {
+            Value::List(index) => index,
+            Value::Context(context) => return Ok(Some(context)),
+            _ => return Ok(None),
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         match self.lists[index as usize] {
@@ -301,6 +370,10 @@ impl Heap {
                 return Ok(Some(context));
             }
             ListSlot::Empty => {}
+            ListSlot::Run(_) => {
+                self.scratch = scratch;
+                return Ok(None);
+            }
             ListSlot::Open(open) => {
                 let mut items = std::mem::take(&mut self.open_lists[open as usize]);
                 for &item in &items {
@@ -342,17 +415,26 @@ impl Heap {
     }
 
     /// The items of a list that no entry has taken as its frames.
-    pub(super) fn items(&self, value: Value) -> Option<&[Value]> {
-        let Value::List(index) = value else { return None };
+    pub(super) fn items(&mut self, value: Value) -> Option<&[Value]> {
+        let index = match value {
+            Value::List(index) => index,
+            Value::Context(context) => return self.is_empty(context).then_some(&[]),
+            _ => return None,
+        };
+        if let ListSlot::Run(run) = self.lists[index as usize] {
+            self.open_run(index, run).ok()?;
+        }
         match self.lists[index as usize] {
+            ListSlot::Run(_) => None,
             ListSlot::Empty => Some(&[]),
             ListSlot::Open(open) => Some(&self.open_lists[open as usize]),
             // An empty list may be shared by `frames` and by something else.
-            ListSlot::Context(context) => {
-                let stack = self.contexts[context.index()];
-                self.stacks.get(stack).is_empty().then_some(&[])
-            }
+            ListSlot::Context(context) => self.is_empty(context).then_some(&[]),
         }
+    }
+
+    fn is_empty(&self, context: ContextId) -> bool {
+        self.stacks.get(self.contexts[context.index()]).is_empty()
     }
 
     fn set_row(&mut self, row: u32, items: &[Value]) -> Result<(), Fault> {
@@ -418,8 +500,8 @@ impl Value {
             Self::Float(_) => "a float",
             Self::Text(_) => "text",
             Self::Pair(_) => "a pair of numbers",
-            Self::List(_) => "a list",
-            Self::Dict(_) => "a dict",
+            Self::List(_) | Self::Context(_) => "a list",
+            Self::Dict(_) | Self::Row(_) => "a dict",
             Self::Other => "bytes or a set",
         }
     }

@@ -13,7 +13,7 @@
 //! followed by new memory is an `empty_cache`'s, and so is one whose stack is not the request's: all
 //! entries of a request share its stack. What cannot be told apart leaves the same state.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use super::raw::{Action, Entry};
 
@@ -53,11 +53,27 @@ const fn is_new_memory(action: Action) -> bool {
 }
 
 /// All operations of a history, in order; together they cover it.
-pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
-    let mut all = Vec::new();
-    let mut at = 0;
-    while let Some(entry) = entries.get(at) {
-        let from = at;
+pub(super) fn operations(entries: &[Entry]) -> impl Iterator<Item = Operation> {
+    let mut next = Operations { entries, at: 0, queue: VecDeque::new() };
+    std::iter::from_fn(move || next.next())
+}
+
+/// The operations that are still to come.
+struct Operations<'a> {
+    entries: &'a [Entry],
+    at: usize,
+    /// What was found together.
+    queue: VecDeque<Operation>,
+}
+
+impl Operations<'_> {
+    fn next(&mut self) -> Option<Operation> {
+        if let Some(operation) = self.queue.pop_front() {
+            return Some(operation);
+        }
+        let (entries, from) = (self.entries, self.at);
+        let mut at = from;
+        let entry = entries.get(at)?;
         let kind = match entry.action {
             Action::FreeRequested => {
                 let completes = completes(&entries[at..]);
@@ -85,24 +101,35 @@ pub(super) fn operations(entries: &[Entry]) -> Vec<Operation> {
                 let ends = entries.get(last).map(|entry| entry.action);
                 if matches!(ends, Some(Action::Alloc | Action::Oom)) {
                     at = last + 1;
-                    let own = own_entries(&entries[from..at]);
-                    push_empties(&mut all, entries, from..from + own);
-                    let unsure = unsure_entries(&entries[from + own..at]);
-                    if unsure > 0 {
-                        let entries = from + own..from + own + unsure;
-                        all.push(Operation { kind: Kind::MaybeEmptyCache, entries });
+                    if length > 0 {
+                        self.at = at;
+                        return self.request(from..at);
                     }
-                    all.push(Operation { kind: Kind::Malloc, entries: from + own + unsure..at });
+                    Kind::Malloc
                 } else {
-                    at = last.max(at + 1);
-                    push_empties(&mut all, entries, from..at);
+                    self.at = last.max(at + 1);
+                    push_empties(&mut self.queue, entries, from..self.at);
+                    return self.queue.pop_front();
                 }
-                continue;
             }
         };
-        all.push(Operation { kind, entries: from..at });
+        self.at = at;
+        Some(Operation { kind, entries: from..at })
     }
-    all
+
+    /// A run of entries that ends with a request.
+    fn request(&mut self, run: Range<usize>) -> Option<Operation> {
+        let (entries, Range { start: from, end }) = (self.entries, run);
+        let own = own_entries(&entries[from..end]);
+        push_empties(&mut self.queue, entries, from..from + own);
+        let unsure = unsure_entries(&entries[from + own..end]);
+        if unsure > 0 {
+            let entries = from + own..from + own + unsure;
+            self.queue.push_back(Operation { kind: Kind::MaybeEmptyCache, entries });
+        }
+        self.queue.push_back(Operation { kind: Kind::Malloc, entries: from + own + unsure..end });
+        self.queue.pop_front()
+    }
 }
 
 /// Whether the entry after a free is its second half, and not the completion of a pending free that
@@ -151,7 +178,7 @@ fn unsure_entries(run: &[Entry]) -> usize {
 
 /// One `empty_cache`; or several, where completions between releases show that it began anew. (The
 /// stacks tell nothing here: without its own, a release carries that of the segment.)
-fn push_empties(all: &mut Vec<Operation>, entries: &[Entry], range: Range<usize>) {
+fn push_empties(all: &mut VecDeque<Operation>, entries: &[Entry], range: Range<usize>) {
     let mut from = range.start;
     for at in range.clone() {
         let begins_anew = is_release(entries[at].action)
@@ -159,7 +186,7 @@ fn push_empties(all: &mut Vec<Operation>, entries: &[Entry], range: Range<usize>
                 .first()
                 .is_some_and(|next| next.action == Action::FreeCompleted);
         if begins_anew || at + 1 == range.end {
-            all.push(Operation { kind: Kind::EmptyCache, entries: from..at + 1 });
+            all.push_back(Operation { kind: Kind::EmptyCache, entries: from..at + 1 });
             from = at + 1;
         }
     }
@@ -212,7 +239,8 @@ mod tests {
         let words: Vec<&str> = text.split_whitespace().collect();
         let show =
             |op: &Operation| format!("{:?}({})", op.kind, words[op.entries.clone()].join(" "));
-        let shown: Vec<String> = operations(&entries(text)).iter().map(show).collect();
+        let entries = entries(text);
+        let shown: Vec<String> = operations(&entries).map(|op| show(&op)).collect();
         expected.assert_eq(&shown.join(" "));
     }
 

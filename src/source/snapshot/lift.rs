@@ -1,7 +1,7 @@
 //! From what the pickle built to a [`Snapshot`]: the names and types of the format, and the sums
 //! that must hold. Everything is visited at most once, so sharing in the file costs nothing.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, ops::Range};
 
 use super::{
     fault::short,
@@ -181,7 +181,10 @@ impl Lift {
             Some(DictSlot::Row(_)) => {
                 return place.fail(format!("is a trace entry; expected {expected}"));
             }
-            Some(DictSlot::Frame(_)) => {
+            None if matches!(value, Value::Row(_)) => {
+                return place.fail(format!("is a trace entry; expected {expected}"));
+            }
+            Some(DictSlot::Frame(_) | DictSlot::Known(_)) => {
                 return place.fail(format!("is a stack frame; expected {expected}"));
             }
             None => return place.fail(format!("is {}; expected {expected}", value.kind())),
@@ -239,20 +242,40 @@ impl Lift {
         place: &Place<'_>,
         value: Value,
     ) -> Result<Vec<Value>, FormatError> {
-        let Value::List(index) = value else {
+        if !matches!(value, Value::List(_) | Value::Context(_)) {
             return place.fail(format!("is {}; expected a list", value.kind()));
-        };
-        let slot = self.heap.lists[index as usize];
-        if let ListSlot::Open(open) = slot {
-            if !self.taken_lists.insert(index) {
-                return place.fail("is a list that stands elsewhere in the snapshot too");
+        }
+        // What a list of trace entries holds is asked for, too.
+        if self.heap.items(value).is_none() {
+            return place.fail("is a list of stack frames; expected another list");
+        }
+        let Value::List(index) = value else { return Ok(Vec::new()) };
+        match self.heap.lists[index as usize] {
+            ListSlot::Open(open) => {
+                self.take_once(place, index)?;
+                Ok(std::mem::take(&mut self.heap.open_lists[open as usize]))
             }
-            return Ok(std::mem::take(&mut self.heap.open_lists[open as usize]));
+            _ => Ok(Vec::new()),
         }
-        match self.heap.items(value) {
-            Some(_) => Ok(Vec::new()),
-            None => place.fail("is a list of stack frames; expected another list"),
+    }
+
+    /// The rows of a list that holds trace entries one after the other, as all real ones do.
+    pub(super) fn take_run(
+        &mut self,
+        place: &Place<'_>,
+        value: Value,
+    ) -> Result<Option<Range<u32>>, FormatError> {
+        let Value::List(index) = value else { return Ok(None) };
+        let ListSlot::Run(run) = self.heap.lists[index as usize] else { return Ok(None) };
+        self.take_once(place, index)?;
+        Ok(Some(self.heap.runs[run as usize].clone()))
+    }
+
+    fn take_once(&mut self, place: &Place<'_>, index: u32) -> Result<(), FormatError> {
+        if self.taken_lists.insert(index) {
+            return Ok(());
         }
+        place.fail("is a list that stands elsewhere in the snapshot too")
     }
 
     pub(super) fn once(&mut self, place: &Place<'_>, value: Value) -> Result<(), FormatError> {

@@ -1,6 +1,6 @@
 //! Lifts the traces: rows become the entries of their device, or an error with its place.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     heap::Value,
@@ -13,6 +13,15 @@ use super::{
 /// Most devices that are read.
 const DEVICES: usize = 256;
 
+/// The rows of one trace.
+enum Rows {
+    /// One after the other, as in all real files.
+    Run(Range<u32>),
+    Each(Vec<u32>),
+}
+
+type Problems = HashMap<u32, (Key, Problem)>;
+
 impl Lift {
     pub(super) fn traces(
         &mut self,
@@ -23,63 +32,110 @@ impl Lift {
         if devices.len() > DEVICES {
             return place.fail(format!("has {} devices; at most {DEVICES}", devices.len()));
         }
-        let problems: HashMap<u32, (Key, Problem)> = std::mem::take(&mut self.heap.rows.problems)
+        let problems: Problems = std::mem::take(&mut self.heap.rows.problems)
             .into_iter()
             .rev()
             .map(|(row, key, problem)| (row, (key, problem)))
             .collect();
-        let count = devices.len();
-        let mut traces = Vec::with_capacity(count);
-        let mut rows = Vec::new();
+        let mut traces = Vec::with_capacity(devices.len());
         for (device, list) in devices.into_iter().enumerate() {
             let place = Place::Index(place, device);
-            rows.clear();
-            self.trace_rows(&place, list, &problems, &mut rows)?;
-            traces.push(self.take_rows(&rows, device + 1 == count));
+            traces.push(match self.take_run(&place, list)? {
+                Some(run) => {
+                    for (index, row) in run.clone().enumerate() {
+                        self.check_row(&Place::Index(&place, index), row, &problems)?;
+                    }
+                    Rows::Run(run)
+                }
+                None => Rows::Each(self.trace_rows(&place, list, &problems)?),
+            });
         }
         self.seen.entry = self.heap.rows.seen;
         for (_, key) in std::mem::take(&mut self.heap.rows.unknown) {
             self.note("trace entry", key);
         }
-        Ok(traces)
+        Ok(self.take_rows(&traces))
     }
 
     fn trace_rows(
         &mut self,
         place: &Place<'_>,
         list: Value,
-        problems: &HashMap<u32, (Key, Problem)>,
-        rows: &mut Vec<u32>,
-    ) -> Result<(), FormatError> {
-        for (index, item) in self.take_list(place, list)?.into_iter().enumerate() {
+        problems: &Problems,
+    ) -> Result<Vec<u32>, FormatError> {
+        let items = self.take_list(place, list)?;
+        let mut rows = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
             let place = Place::Index(place, index);
             let Ok(Some(row)) = self.heap.as_row(item) else {
                 return place.fail(format!("is {}; expected a trace entry", item.kind()));
             };
-            if let Some(&(key, problem)) = problems.get(&row) {
-                return self.problem(&Place::Key(&place, key), problem);
-            }
-            // A dict that became a row only now reports its problems now.
-            if let Some(&(late, key, problem)) = self.heap.rows.problems.last()
-                && late == row
-            {
-                return self.problem(&Place::Key(&place, key), problem);
-            }
-            if let Some(key) = self.heap.rows.missing(row) {
-                return place.fail(format!("has no key '{}'", key.name()));
-            }
+            self.check_row(&place, row, problems)?;
             rows.push(row);
         }
-        Ok(())
+        Ok(rows)
     }
 
-    /// The entries of these rows. In real files they are all rows, or a run of them, in order.
-    /// `last`: no other trace can ask for them.
-    fn take_rows(&mut self, rows: &[u32], last: bool) -> Vec<Entry> {
-        let in_order = rows.iter().zip(0u32..).all(|(&row, index)| row == index);
-        if in_order && rows.len() == self.heap.rows.len() && last {
-            return std::mem::take(&mut self.heap.rows.entries);
+    #[inline]
+    fn check_row(
+        &self,
+        place: &Place<'_>,
+        row: u32,
+        problems: &Problems,
+    ) -> Result<(), FormatError> {
+        if !problems.is_empty()
+            && let Some(&(key, problem)) = problems.get(&row)
+        {
+            return self.problem(&Place::Key(place, key), problem);
         }
-        rows.iter().map(|&row| self.heap.entry(row)).collect()
+        // A dict that became a row only now reports its problems now.
+        if let Some(&(late, key, problem)) = self.heap.rows.problems.last()
+            && late == row
+        {
+            return self.problem(&Place::Key(place, key), problem);
+        }
+        match self.heap.rows.missing(row) {
+            Some(key) => place.fail(format!("has no key '{}'", key.name())),
+            None => Ok(()),
+        }
+    }
+
+    /// The entries of each trace. Where the traces are runs, one behind the other, nothing is copied
+    /// but what lies behind the first.
+    fn take_rows(&mut self, traces: &[Rows]) -> Vec<Vec<Entry>> {
+        let mut end = 0;
+        let is_in_order = traces.iter().all(|rows| match rows {
+            Rows::Run(run) => run.start >= std::mem::replace(&mut end, run.end),
+            Rows::Each(rows) => rows.is_empty(),
+        });
+        if !is_in_order {
+            let entry = |row: u32| self.heap.entry(row);
+            return traces
+                .iter()
+                .map(|rows| match rows {
+                    Rows::Run(run) => run.clone().map(entry).collect(),
+                    Rows::Each(rows) => rows.iter().copied().map(entry).collect(),
+                })
+                .collect();
+        }
+        let mut all = std::mem::take(&mut self.heap.rows.entries);
+        let mut taken: Vec<Vec<Entry>> = Vec::with_capacity(traces.len());
+        for rows in traces.iter().rev() {
+            taken.push(match rows {
+                Rows::Each(_) => Vec::new(),
+                Rows::Run(run) => {
+                    all.truncate(run.end as usize);
+                    if run.start == 0 {
+                        std::mem::take(&mut all)
+                    } else {
+                        let entries = all.split_off(run.start as usize);
+                        all.shrink_to_fit();
+                        entries
+                    }
+                }
+            });
+        }
+        taken.reverse();
+        taken
     }
 }

@@ -16,6 +16,7 @@
 //! # Ok::<(), snapshot::SnapshotError>(())
 //! ```
 
+mod census;
 mod fault;
 mod heap;
 mod history;
@@ -33,6 +34,7 @@ pub mod raw;
 mod rebuild;
 mod release;
 mod rows;
+mod shape;
 mod start;
 mod text;
 mod traces;

@@ -1,6 +1,6 @@
 //! A pickle machine for plain data: opcodes in, a heap of small values out.
 //!
-//! It reads protocols 0 to 5 once, front to back, in a window of 64 KiB. It builds dicts, lists,
+//! It reads protocols 0 to 5 once, front to back, in a window of 512 KiB. It builds dicts, lists,
 //! tuples, text and numbers, and refuses every opcode that would name, make or call an object:
 //! a snapshot needs none, and reading one must never run code. No input makes it panic, loop, or
 //! reserve memory for a length that is only claimed.
@@ -12,6 +12,7 @@ use super::{
     fault::{DEPTH, PickleFault as Fault, short},
     heap::{Heap, Value},
     memo::Memo,
+    shape::Shape,
     window::Window,
 };
 
@@ -27,6 +28,7 @@ pub(super) fn unpickle(reader: impl Read, drain: bool) -> Result<(Heap, Value, u
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Memo::default(),
+        shape: Shape::default(),
     };
     let root = machine.run()?;
     let Machine { mut input, heap, .. } = machine;
@@ -45,7 +47,11 @@ struct Machine<R> {
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: Memo,
+    shape: Shape,
 }
+
+/// Bytes that a trace entry seldom exceeds.
+const ENTRY: usize = 2 << 10;
 
 impl<R: Read> Machine<R> {
     fn run(&mut self) -> Result<Value, PickleError> {
@@ -108,8 +114,17 @@ impl<R: Read> Machine<R> {
                 self.marks.push(self.stack.len());
             }
             b'}' => {
-                let dict = self.heap.dict()?;
-                self.stack.push(dict);
+                let ahead = self.input.ahead(ENTRY);
+                match self.shape.entry(ahead, &mut self.heap, &mut self.memo) {
+                    Some((row, length)) => {
+                        self.input.advance(length);
+                        self.stack.push(Value::Row(row));
+                    }
+                    None => {
+                        let dict = self.heap.dict()?;
+                        self.stack.push(dict);
+                    }
+                }
             }
             b'u' => {
                 let (target, mark) = self.marked_target()?;
@@ -327,7 +342,7 @@ impl<R: Read> Machine<R> {
     fn get(&mut self, index: u32) -> Result<(), Fault> {
         // Not `ok_or`: that would build and drop an error thirty million times.
         let Some(value) = self.memo.get(index) else { return Err(Fault::Memo(index.into())) };
-        self.stack.push(*value);
+        self.stack.push(value);
         Ok(())
     }
 

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use super::raw::{Action, Entry, Segment, SegmentType};
+use super::{
+    census::Census,
+    raw::{Action, Entry, Segment, SegmentType},
+};
 use crate::base::{Addr, Bytes, PoolId, Span, StreamHandle};
 
 /// What is known of a segment, or of the chain of ranges of an expandable segment.
@@ -28,7 +31,8 @@ pub(super) struct Mapped {
 /// The memory that is there at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ranges {
-    by_addr: BTreeMap<Addr, Mapped>,
+    /// By address. Looked at for every entry of a history, changed for few.
+    by_addr: Vec<(Addr, Mapped)>,
 }
 
 /// An entry that does not fit the memory that the rest of the history implies.
@@ -47,21 +51,41 @@ impl Ranges {
             };
             (segment.address, Mapped { size: segment.total_size, facts })
         });
-        Self { by_addr: by_addr.collect() }
+        let mut by_addr: Vec<_> = by_addr.collect();
+        by_addr.sort_by_key(|(addr, _)| *addr);
+        // Segments of one address have no bytes but for one: the last counts.
+        by_addr.reverse();
+        by_addr.dedup_by_key(|(addr, _)| *addr);
+        by_addr.reverse();
+        Self { by_addr }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Addr, &Mapped)> {
         self.by_addr.iter().map(|(addr, mapped)| (*addr, mapped))
     }
 
+    /// The last range that starts below `end`.
+    #[inline]
+    fn last_below(&self, end: Addr) -> Option<usize> {
+        self.by_addr.partition_point(|(addr, _)| *addr < end).checked_sub(1)
+    }
+
+    fn insert(&mut self, addr: Addr, mapped: Mapped) {
+        match self.by_addr.binary_search_by_key(&addr, |(addr, _)| *addr) {
+            Ok(at) => self.by_addr[at].1 = mapped,
+            Err(at) => self.by_addr.insert(at, (addr, mapped)),
+        }
+    }
+
     /// The range that holds all of `span`.
     pub(super) fn around(&self, span: Span) -> Option<(Addr, &Mapped)> {
-        let (&addr, mapped) = self.by_addr.range(..=span.start).next_back()?;
-        (Span::new(addr, mapped.size).end() >= span.end()).then_some((addr, mapped))
+        let at = self.by_addr.partition_point(|(addr, _)| *addr <= span.start).checked_sub(1)?;
+        let (addr, mapped) = &self.by_addr[at];
+        (Span::new(*addr, mapped.size).end() >= span.end()).then_some((*addr, mapped))
     }
 
     fn overlaps(&self, span: Span) -> Option<Addr> {
-        let (&addr, mapped) = self.by_addr.range(..span.end()).next_back()?;
+        let (addr, mapped) = self.by_addr[self.last_below(span.end())?];
         Span::new(addr, mapped.size).overlaps(span).then_some(addr)
     }
 
@@ -80,18 +104,20 @@ impl Ranges {
                         || other.facts.pool.is_none()
                         || facts.pool.is_none())
             };
-            if let Some(above) = self.by_addr.get(&span.end()).filter(|m| same(m)).copied() {
-                self.by_addr.remove(&span.end());
-                joined.size += above.size;
+            if let Ok(at) = self.by_addr.binary_search_by_key(&span.end(), |(addr, _)| *addr)
+                && same(&self.by_addr[at].1)
+            {
+                joined.size += self.by_addr.remove(at).1.size;
             }
-            if let Some((&addr, below)) = self.by_addr.range(..span.start).next_back()
+            if let Some(at) = self.last_below(span.start)
+                && let (addr, below) = self.by_addr[at]
                 && Span::new(addr, below.size).end() == span.start
-                && same(below)
+                && same(&below)
             {
                 joined = Span::new(addr, below.size + joined.size);
             }
         }
-        self.by_addr.insert(joined.start, Mapped { size: joined.size, facts });
+        self.insert(joined.start, Mapped { size: joined.size, facts });
         Ok(())
     }
 
@@ -105,14 +131,16 @@ impl Ranges {
         if whole != span && !mapped.facts.is_expandable {
             return Err(Misfit(format!("the segment at {addr} has {} bytes", mapped.size.0)));
         }
-        self.by_addr.remove(&addr);
+        if let Ok(at) = self.by_addr.binary_search_by_key(&addr, |(addr, _)| *addr) {
+            self.by_addr.remove(at);
+        }
         if whole.start < span.start {
             let size = span.start - whole.start;
-            self.by_addr.insert(addr, Mapped { size, ..mapped });
+            self.insert(addr, Mapped { size, ..mapped });
         }
         if span.end() < whole.end() {
             let size = whole.end() - span.end();
-            self.by_addr.insert(span.end(), Mapped { size, ..mapped });
+            self.insert(span.end(), Mapped { size, ..mapped });
         }
         Ok(mapped.facts)
     }
@@ -130,11 +158,12 @@ impl Chains {
     pub(super) fn of(
         end: &Ranges,
         entries: &[Entry],
+        census: &Census,
         named: impl Fn(&Entry) -> Option<PoolId>,
     ) -> Self {
         let mut chains = Self::default();
-        let maps = entries
-            .iter()
+        let memory = census.memory.iter().map(|at| &entries[*at]);
+        let maps = memory
             .filter(|entry| matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap));
         for entry in maps {
             let facts = Facts {
@@ -155,6 +184,9 @@ impl Chains {
     /// Requests tell which half of a pool a chain is: more than 1 MiB is never served by the small
     /// one. The size of its ranges is a poorer guess, kept where nothing was asked.
     fn judge_by_requests(&mut self, entries: &[Entry]) {
+        if self.by_stream.is_empty() {
+            return;
+        }
         let mut largest: FxHashMap<(StreamHandle, Addr), Bytes> = FxHashMap::default();
         for entry in entries.iter().filter(|entry| entry.action == Action::Alloc) {
             if let Some(start) = self.start_of(entry.stream, entry.addr) {

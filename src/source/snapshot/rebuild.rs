@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{
+    census::Census,
     history, overlap,
     ranges::{Chains, Facts, Misfit, Ranges},
     raw::{Action, BlockState, Entry, Segment, Snapshot},
@@ -14,11 +15,31 @@ use crate::{
     trace::{Layout, Recorded, SegmentLayout, Trace, TraceBuilder, VanishedSegment},
 };
 
+/// Histories of so many entries are looked through by two threads.
+const WORTH_A_THREAD: usize = 1 << 15;
+
+/// Does two things, the first in a thread of its own if that is worth it.
+fn beside<A: Send, B>(
+    is_worth_it: bool,
+    first: impl FnOnce() -> A + Send,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    if !is_worth_it {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
+}
+
 /// A history on its way to a trace.
 pub(super) struct Rebuild<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) index: usize,
     pub(super) entries: &'a [Entry],
+    census: Census,
     pub(super) builder: TraceBuilder,
     /// The memory there is now.
     pub(super) ranges: Ranges,
@@ -39,11 +60,14 @@ impl<'a> Rebuild<'a> {
         let segments: Vec<&Segment> =
             snapshot.segments.iter().filter(|s| s.device == device).collect();
         let end = Ranges::of(&segments);
-        let chains = Chains::of(&end, entries, |entry| snapshot.pool(entry));
+        let census = Census::of(entries);
+        let events_name_pools = census.names_pools;
+        let chains = Chains::of(&end, entries, &census, |entry| snapshot.pool(entry));
         Self {
             snapshot,
             index,
             entries,
+            census,
             builder: TraceBuilder::new(device),
             ranges: end,
             chains,
@@ -54,7 +78,8 @@ impl<'a> Rebuild<'a> {
             released_pools: Vec::new(),
             recorded: Recorded {
                 end: snapshot.layout(device),
-                events_name_pools: entries.iter().any(|entry| entry.pool.is_some()),
+                events: Vec::with_capacity(entries.len()),
+                events_name_pools,
                 releases: snapshot.release_range(),
                 settings: snapshot.recorded_settings(),
                 ..Recorded::default()
@@ -78,14 +103,16 @@ impl<'a> Rebuild<'a> {
         self.refuse_skipped_actions()?;
         let start_live = StartLive::of(self.entries, &self.recorded.end)
             .map_err(|(entry, misfit)| self.misfit(entry, &misfit))?;
-        if let Some((entry, misfit)) = overlap::first_overlap(self.entries, &start_live) {
+        let entries = self.entries;
+        let (overlap, followed) = beside(
+            entries.len() >= WORTH_A_THREAD,
+            || overlap::first_overlap(entries, &start_live),
+            || self.follow(&start_live),
+        );
+        if let Some((entry, misfit)) = overlap {
             return Err(self.misfit(entry, &misfit));
         }
-        self.rewind()?;
-        self.build_start(&start_live)?;
-        for operation in history::operations(self.entries) {
-            self.operation(&operation)?;
-        }
+        followed?;
         self.recorded.first_event.push(self.events_so_far());
         let chains = std::mem::take(&mut self.vanishing).into_values();
         self.recorded.vanished.extend(chains);
@@ -100,9 +127,18 @@ impl<'a> Rebuild<'a> {
         Ok(self.builder.build())
     }
 
+    fn follow(&mut self, start_live: &StartLive) -> Result<(), HistoryError> {
+        self.rewind()?;
+        self.build_start(start_live)?;
+        for operation in history::operations(self.entries) {
+            self.operation(&operation)?;
+        }
+        Ok(())
+    }
+
     /// `skip_actions` drops kinds of entries without a word.
     fn refuse_skipped_actions(&self) -> Result<(), HistoryError> {
-        let count = |action: Action| self.entries.iter().filter(|e| e.action == action).count();
+        let count = |action: Action| self.census.count(action);
         let skipped = |missing: Action| {
             let place = format!("device_traces[{}]", self.index);
             Err(HistoryError::Skipped { place, missing: missing.name() })
@@ -158,7 +194,9 @@ impl<'a> Rebuild<'a> {
 
     /// From the end of the history to its start.
     fn rewind(&mut self) -> Result<(), HistoryError> {
-        for (at, entry) in self.entries.iter().enumerate().rev() {
+        let memory = std::mem::take(&mut self.census.memory);
+        for at in memory.into_iter().rev() {
+            let entry = &self.entries[at];
             let span = Span::new(entry.addr, entry.size);
             let done = match entry.action {
                 Action::SegmentAlloc | Action::SegmentMap => self.ranges.take(span).map(|facts| {

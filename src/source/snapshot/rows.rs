@@ -67,6 +67,9 @@ const fn bit(key: Key) -> u8 {
     }
 }
 
+/// Nothing is missing.
+const WHOLE: u8 = 128;
+
 impl Rows {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -77,14 +80,22 @@ impl Rows {
         self.has.push(0);
     }
 
+    /// Adds an entry that lacks nothing and has these keys.
+    #[inline]
+    pub(super) fn push_whole(&mut self, entry: Entry, seen: KeySet) {
+        self.entries.push(entry);
+        self.has.push(WHOLE);
+        self.seen = self.seen.union(seen);
+    }
+
     /// The first required key that a row lacks.
     pub(super) fn missing(&self, row: u32) -> Option<Key> {
         let has = self.has[row as usize];
-        let place = match self.entries[row as usize].action {
-            Action::Oom => Key::DeviceFree,
-            _ => Key::Addr,
-        };
-        [Key::Action, Key::Size, Key::Stream, place].into_iter().find(|&key| has & bit(key) == 0)
+        if has & WHOLE != 0 {
+            return None;
+        }
+        let action = self.entries[row as usize].action;
+        required(action).into_iter().find(|&key| has & bit(key) == 0)
     }
 
     fn problem(&mut self, row: u32, key: Key, problem: Problem) {
@@ -159,9 +170,20 @@ impl Rows {
     }
 }
 
+/// The first required key that an entry of these keys lacks.
+#[inline]
+pub(super) fn missing(seen: KeySet, action: Action) -> Option<Key> {
+    required(action).into_iter().find(|&key| !seen.has(key))
+}
+
+fn required(action: Action) -> [Key; 4] {
+    let place = if action == Action::Oom { Key::DeviceFree } else { Key::Addr };
+    [Key::Action, Key::Size, Key::Stream, place]
+}
+
 fn action(value: Value, strings: &Strings) -> Result<Action, Problem> {
     let Value::Text(id) = value else { return Err(Problem::Kind("text", value)) };
-    Action::from_name(strings.get(id)).ok_or(Problem::Action(id))
+    strings.action(id).ok_or(Problem::Action(id))
 }
 
 /// A number of bytes: from 0 to 2^60.

@@ -1,6 +1,8 @@
 //! Which blocks were live before the history began.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::hash_map::Entry as MapEntry;
+
+use rustc_hash::FxHashMap;
 
 use super::{
     ranges::{Mapped, Misfit},
@@ -23,6 +25,13 @@ pub(super) struct Live {
     pub entry: Option<usize>,
 }
 
+/// What an address was last, in the history so far.
+#[derive(Clone, Copy, Default)]
+struct Touched {
+    is_live: bool,
+    is_pending: bool,
+}
+
 /// All blocks that were live before the first entry, in the order of their addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StartLive {
@@ -38,45 +47,54 @@ impl StartLive {
     /// snapshot shows and the history never allocated.
     pub(super) fn of(entries: &[Entry], end: &Layout) -> Result<Self, (usize, Misfit)> {
         let mut start = Self::default();
-        let mut live: FxHashSet<Addr> = FxHashSet::default();
-        let mut pending: FxHashSet<Addr> = FxHashSet::default();
-        // Addresses that were in the history before: what is freed there again must be live.
-        let mut touched: FxHashSet<Addr> = FxHashSet::default();
+        // What was in the history before: what is freed there again must be live.
+        let mut touched: FxHashMap<Addr, Touched> = FxHashMap::default();
         for (at, entry) in entries.iter().enumerate() {
             let addr = entry.addr;
             match entry.action {
-                Action::Alloc => {
-                    live.insert(addr);
-                    touched.insert(addr);
-                }
+                Action::Alloc => touched.entry(addr).or_default().is_live = true,
                 Action::FreeRequested => {
-                    if !live.remove(&addr) {
-                        if !touched.insert(addr) {
+                    match touched.entry(addr) {
+                        MapEntry::Occupied(known) if !known.get().is_live => {
                             let message = format!("free of {addr}, which is not allocated");
                             return Err((at, Misfit(message)));
                         }
-                        start.push(entry, at, false);
+                        MapEntry::Occupied(mut known) => {
+                            known.insert(Touched { is_live: false, is_pending: true });
+                        }
+                        MapEntry::Vacant(unknown) => {
+                            unknown.insert(Touched { is_live: false, is_pending: true });
+                            start.push(entry, at, false);
+                        }
                     }
-                    pending.insert(addr);
                 }
-                Action::FreeCompleted if !pending.remove(&addr) => {
-                    if !touched.insert(addr) {
+                Action::FreeCompleted => match touched.entry(addr) {
+                    MapEntry::Occupied(mut known) if known.get().is_pending => {
+                        known.get_mut().is_pending = false;
+                    }
+                    MapEntry::Occupied(_) => {
                         let message =
                             format!("completes the free of {addr}, which nobody requested");
                         return Err((at, Misfit(message)));
                     }
-                    // A ring that overwrote the request of this very free.
-                    let is_tail = at == 0;
-                    start.push(entry, at, !is_tail);
-                }
+                    MapEntry::Vacant(unknown) => {
+                        unknown.insert(Touched::default());
+                        // A ring that overwrote the request of this very free.
+                        let is_tail = at == 0;
+                        start.push(entry, at, !is_tail);
+                    }
+                },
                 _ => {}
             }
         }
-        start.add_survivors(end, &live, &pending, &touched);
+        start.add_survivors(end, &touched);
         start.blocks.sort_by_key(|block| block.addr);
-        let served = entries.iter().zip(0..).filter(|(entry, _)| entry.action == Action::Alloc);
-        start.served = served.map(|(entry, at)| (entry.addr, at)).collect();
-        start.served.sort_unstable();
+        // Asked for only where a block was there before and is freed.
+        if start.blocks.iter().any(|block| block.entry.is_some()) {
+            let served = entries.iter().zip(0..).filter(|(entry, _)| entry.action == Action::Alloc);
+            start.served = served.map(|(entry, at)| (entry.addr, at)).collect();
+            start.served.sort_unstable();
+        }
         Ok(start)
     }
 
@@ -107,20 +125,14 @@ impl StartLive {
         });
     }
 
-    fn add_survivors(
-        &mut self,
-        end: &Layout,
-        live: &FxHashSet<Addr>,
-        pending: &FxHashSet<Addr>,
-        touched: &FxHashSet<Addr>,
-    ) {
+    fn add_survivors(&mut self, end: &Layout, touched: &FxHashMap<Addr, Touched>) {
         let mut shown: FxHashMap<Addr, BlockState> = FxHashMap::default();
         for (addr, block) in end.segments.iter().flat_map(SegmentLayout::blocks_at) {
             if block.state == BlockState::Inactive {
                 continue;
             }
             shown.insert(addr, block.state);
-            if !live.contains(&addr) && !pending.contains(&addr) && !touched.contains(&addr) {
+            if !touched.contains_key(&addr) {
                 self.blocks.push(Live {
                     addr,
                     requested: block.requested,
@@ -130,7 +142,8 @@ impl StartLive {
                 });
             }
         }
-        self.is_behind = live.iter().copied().filter(|addr| !shown.contains_key(addr)).collect();
+        let live = touched.iter().filter(|(_, known)| known.is_live).map(|(addr, _)| *addr);
+        self.is_behind = live.filter(|addr| !shown.contains_key(addr)).collect();
         self.is_behind.sort_unstable();
     }
 

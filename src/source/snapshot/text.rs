@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 use super::keys::Key;
-use crate::base::Id;
+use crate::{base::Id, trace::Action};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -83,14 +83,21 @@ impl fmt::Debug for Strings {
 }
 
 impl Strings {
-    /// The known keys, numbered as [`Key`] numbers them.
+    /// The known keys, numbered as [`Key`] numbers them, and behind them the names of the actions.
     pub(super) fn with_keys() -> Self {
         let mut strings = Self::default();
-        for key in Key::ALL {
+        let keys = Key::ALL.iter().map(|key| key.name());
+        for word in keys.chain(Action::ALL.iter().map(|action| action.name())) {
             // A few hundred bytes: cannot be full.
-            let _ = strings.intern(key.name());
+            let _ = strings.intern(word);
         }
         strings
+    }
+
+    /// The action that a string names.
+    #[inline]
+    pub(super) fn action(&self, id: StrId) -> Option<Action> {
+        Action::ALL.get(id.index().checked_sub(Key::ALL.len())?).copied()
     }
 
     /// The number of `text`, new or old.

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::fault::PickleFault as Fault;
 
 /// Bytes fetched at once.
-const SIZE: usize = 64 << 10;
+const SIZE: usize = 512 << 10;
 /// Longest text or line that is kept.
 pub(super) const TEXT_LIMIT: u64 = 16 << 20;
 
@@ -18,12 +18,24 @@ pub(super) struct Window<R> {
     base: u64,
     /// Text that straddles two fetches.
     scratch: Vec<u8>,
+    /// The reader has said that there is no more, or failed.
+    is_over: bool,
+    failure: Option<std::io::Error>,
 }
 
 impl<R: Read> Window<R> {
     pub(super) fn new(reader: R) -> Self {
         let buffer = vec![0; SIZE].into_boxed_slice();
-        Self { reader, buffer, pos: 0, end: 0, base: 0, scratch: Vec::new() }
+        Self {
+            reader,
+            buffer,
+            pos: 0,
+            end: 0,
+            base: 0,
+            scratch: Vec::new(),
+            is_over: false,
+            failure: None,
+        }
     }
 
     /// Offset of the next byte.
@@ -35,6 +47,9 @@ impl<R: Read> Window<R> {
     fn fetch(&mut self) -> Result<bool, Fault> {
         self.base += self.end as u64;
         (self.pos, self.end) = (0, 0);
+        if let Some(error) = self.failure.take() {
+            return Err(Fault::Io(error));
+        }
         loop {
             match self.reader.read(&mut self.buffer) {
                 Ok(count) => {
@@ -45,6 +60,46 @@ impl<R: Read> Window<R> {
                 Err(error) => return Err(Fault::Io(error)),
             }
         }
+    }
+
+    /// The bytes that are there. At least `wanted`, if the file and the window have so many; an
+    /// error of the file shows when the byte is read that it stands for.
+    #[inline]
+    pub(super) fn ahead(&mut self, wanted: usize) -> &[u8] {
+        if self.end - self.pos < wanted {
+            self.top_up(wanted);
+        }
+        &self.buffer[self.pos..self.end]
+    }
+
+    #[cold]
+    fn top_up(&mut self, wanted: usize) {
+        if self.is_over {
+            return;
+        }
+        self.buffer.copy_within(self.pos..self.end, 0);
+        self.base += self.pos as u64;
+        (self.pos, self.end) = (0, self.end - self.pos);
+        while self.end < wanted.min(SIZE) {
+            match self.reader.read(&mut self.buffer[self.end..]) {
+                Ok(0) => {
+                    self.is_over = true;
+                    return;
+                }
+                Ok(count) => self.end = (self.end + count).min(SIZE),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    (self.is_over, self.failure) = (true, Some(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Passes over bytes that [`Window::ahead`] showed.
+    #[inline]
+    pub(super) fn advance(&mut self, count: usize) {
+        self.pos = (self.pos + count).min(self.end);
     }
 
     #[inline]
