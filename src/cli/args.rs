@@ -39,6 +39,7 @@ pub(super) enum Command {
     Replay(ReplayArgs),
     Inspect(InspectArgs),
     Explain(ExplainArgs),
+    Pack(PackArgs),
 }
 
 /// How results are printed.
@@ -188,6 +189,28 @@ pub(super) struct ExplainArgs {
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
+}
+
+/// Keep what verify, replay and inspect need of a snapshot in a small file that opens at once
+///
+/// The traces of the snapshot, ready to be replayed. Every other verb opens the packed file like the
+/// snapshot and says the same of it. It holds no Python stacks: keep the snapshot.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    fragsim pack run.pickle                  writes run.packed\n  \
+    fragsim pack run.pickle.gz -o run.packed --force\n  \
+    fragsim replay run.packed --capacity 24GiB\n\n\
+    Exit status: 0 done, 2 unreadable input or the file cannot be written.")]
+pub(super) struct PackArgs {
+    /// A snapshot; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The file to write; otherwise FILE with the ending .packed
+    #[arg(long, short, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,15 +15,16 @@ use crate::{
         inspect::{self, DeviceDocument, HistoryDocument, InspectDocument, PoolDocument},
         to_json,
     },
-    source::snapshot::{Entry, HistoryError, Snapshot},
+    source::snapshot::{DeviceOverview, HistoryError, Overview},
     study::verify::recorded_conf,
-    trace::{BlockState, Case, Layout, Op, Trace},
+    trace::{Action, BlockState, Case, Layout, Op, Trace},
 };
 
 pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let file = args.file.display().to_string();
     let mut document = match progress::during("reading", || load::open(&args.file))? {
-        Input::Snapshot(snapshot) => of_snapshot(&snapshot),
+        Input::Snapshot(snapshot) => of_recording(&snapshot.overview(), snapshot.histories()),
+        Input::Packed(packed) => of_recording(&packed.overview, Ok(packed.traces)),
         Input::Case(case) => of_case(&case),
         Input::Trace(trace) => of_trace(&trace),
     };
@@ -37,28 +38,29 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
     Ok(if is_broken { Answer::Unusable } else { Answer::Yes })
 }
 
-fn of_snapshot(snapshot: &Snapshot) -> InspectDocument {
-    let (oldest, newest) = snapshot.release_range();
-    let histories = snapshot.histories();
+fn of_recording(
+    overview: &Overview,
+    histories: Result<Vec<Trace>, HistoryError>,
+) -> InspectDocument {
+    let (oldest, newest) = overview.releases;
     let mut document = InspectDocument {
         kind: "snapshot",
         torch: Some([oldest.to_string(), newest.to_string()]),
-        stacks: Some([snapshot.frames.len(), snapshot.stacks.len()]),
-        warnings: snapshot.warnings.clone(),
+        stacks: Some([overview.frames, overview.stacks]),
+        warnings: overview.warnings.clone(),
         ..InspectDocument::default()
     };
-    if snapshot.settings.is_none() {
+    if !overview.has_settings {
         document.warnings.push("the settings are not in the file (they are from 2.3 on)".into());
     }
-    for index in 0..snapshot.devices() {
+    for (index, known) in overview.devices.iter().enumerate() {
         let device = DeviceIndex::from_index(index);
-        let mut shown = of_layout(device, &snapshot.layout(device));
-        let entries = snapshot.traces.get(index).map_or(&[][..], Vec::as_slice);
-        if shown.segments == 0 && entries.is_empty() {
+        let mut shown = of_layout(device, &known.layout);
+        if shown.segments == 0 && known.is_without_history() {
             continue;
         }
-        if !entries.is_empty() {
-            let mut history = of_entries(entries);
+        if !known.is_without_history() {
+            let mut history = of_entries(known);
             match &histories {
                 Ok(traces) => {
                     if let Some(trace) = traces.iter().find(|trace| trace.device() == device) {
@@ -108,14 +110,10 @@ fn describe(trace: &Trace, history: &mut HistoryDocument, document: &mut Inspect
     }
 }
 
-fn of_entries(entries: &[Entry]) -> HistoryDocument {
-    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for entry in entries {
-        *counts.entry(entry.action.name()).or_default() += 1;
-    }
-    let times = || entries.iter().filter_map(|entry| entry.time_us).map(i64::from);
-    let duration_us = times().max().zip(times().min()).map(|(last, first)| last - first);
-    HistoryDocument { entries: counts, duration_us, ..HistoryDocument::default() }
+fn of_entries(device: &DeviceOverview) -> HistoryDocument {
+    let counts = Action::ALL.into_iter().map(Action::name).zip(device.entries);
+    let entries = counts.filter(|(_, count)| *count > 0).collect();
+    HistoryDocument { entries, duration_us: device.duration_us, ..HistoryDocument::default() }
 }
 
 fn of_layout(device: DeviceIndex, layout: &Layout) -> DeviceDocument {

@@ -12,6 +12,7 @@ use crate::{
         golden,
         input::{self, Kind},
         json,
+        packed::{self, Packed},
         snapshot::{self, PickleError, PickleFault, Snapshot, SnapshotError},
     },
     trace::{Case, Trace, script},
@@ -21,6 +22,8 @@ use crate::{
 pub(super) enum Input {
     /// A snapshot of a process.
     Snapshot(Box<Snapshot>),
+    /// The traces of one, packed.
+    Packed(Box<Packed>),
     /// A golden case.
     Case(Box<Case>),
     /// Operations of one device.
@@ -55,6 +58,10 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
                 anyhow::anyhow!("{}: {error}{cure}", path.display())
             })?;
             Ok(Input::Snapshot(Box::new(snapshot)))
+        }
+        Kind::Packed => {
+            let packed = packed::read(reader).with_context(name)?;
+            Ok(Input::Packed(Box::new(packed)))
         }
         Kind::Html => bail!(
             "{}: this is the page of a viewer; give the pickle that it was made from",

@@ -8,6 +8,7 @@ mod explain;
 mod inspect;
 mod load;
 mod output;
+mod pack;
 mod progress;
 mod replay;
 mod verify;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, &mut output),
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Explain(args) => explain::run(args, &mut output),
+        Command::Pack(args) => pack::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

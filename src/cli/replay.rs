@@ -121,52 +121,64 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
             .with_context(|| args.trace.display().to_string()),
         Input::Snapshot(snapshot) => {
             let traces = snapshot.histories().with_context(|| args.trace.display().to_string())?;
-            let devices: Vec<String> = traces.iter().map(|t| t.device().to_string()).collect();
-            let mut traces = traces.into_iter();
-            let trace = match wanted {
-                Some(wanted) => traces.find(|trace| trace.device() == wanted),
-                None => traces.next(),
-            };
-            let Some(trace) = trace else {
-                bail!(
-                    "{}: it has no history of device {}, only of device {}; choose one with --device",
-                    args.trace.display(),
-                    wanted.unwrap_or_default(),
-                    devices.join(" and ")
-                );
-            };
-            let (trace, inferred) = resolved(&trace, &VerifyOptions::default());
-            let mut plan = Plan::of(trace);
-            plan.notes = snapshot.warnings.clone();
-            plan.notes.extend(inferred.into_iter().map(|fact| format!("inferred: {fact}")));
-            if devices.len() > 1 {
-                let shown = plan.trace.device();
-                plan.notes.push(format!(
-                    "this is device {shown}; the file has devices {}: see --device",
-                    devices.join(", ")
-                ));
-            }
-            let recorded = plan.trace.recorded();
-            if let Some(recorded) = recorded {
-                let release = args.torch.unwrap_or(recorded.releases.1);
-                plan.release = Some(recorded.releases.1);
-                // Settings of another release may not parse here: then they must be given.
-                plan.conf = match (&args.conf, recorded_conf(release, recorded.settings.as_ref())) {
-                    (Some(_), _) => None,
-                    (None, Ok(conf)) => Some(conf),
-                    (None, Err(error)) => {
-                        return Err(anyhow::Error::new(error).context(format!(
-                            "{}: the recording's settings do not work in PyTorch {release}; give others with --conf",
-                            args.trace.display()
-                        )));
-                    }
-                };
-                plan.capacity = shown_capacity(recorded);
-                plan.notes.extend(recorded.notes.iter().cloned());
-            }
-            Ok(plan)
+            let warnings = snapshot.warnings;
+            recorded_plan(traces, warnings, args)
         }
+        Input::Packed(packed) => recorded_plan(packed.traces, packed.overview.warnings, args),
     }
+}
+
+/// The device of a recording that is asked for.
+fn recorded_plan(
+    traces: Vec<Trace>,
+    warnings: Vec<String>,
+    args: &ReplayArgs,
+) -> anyhow::Result<Plan> {
+    let wanted = args.device.map(DeviceIndex);
+    let devices: Vec<String> = traces.iter().map(|t| t.device().to_string()).collect();
+    let mut traces = traces.into_iter();
+    let trace = match wanted {
+        Some(wanted) => traces.find(|trace| trace.device() == wanted),
+        None => traces.next(),
+    };
+    let Some(trace) = trace else {
+        bail!(
+            "{}: it has no history of device {}, only of device {}; choose one with --device",
+            args.trace.display(),
+            wanted.unwrap_or_default(),
+            devices.join(" and ")
+        );
+    };
+    let (trace, inferred) = resolved(&trace, &VerifyOptions::default());
+    let mut plan = Plan::of(trace);
+    plan.notes = warnings;
+    plan.notes.extend(inferred.into_iter().map(|fact| format!("inferred: {fact}")));
+    if devices.len() > 1 {
+        let shown = plan.trace.device();
+        plan.notes.push(format!(
+            "this is device {shown}; the file has devices {}: see --device",
+            devices.join(", ")
+        ));
+    }
+    let recorded = plan.trace.recorded();
+    if let Some(recorded) = recorded {
+        let release = args.torch.unwrap_or(recorded.releases.1);
+        plan.release = Some(recorded.releases.1);
+        // Settings of another release may not parse here: then they must be given.
+        plan.conf = match (&args.conf, recorded_conf(release, recorded.settings.as_ref())) {
+            (Some(_), _) => None,
+            (None, Ok(conf)) => Some(conf),
+            (None, Err(error)) => {
+                return Err(anyhow::Error::new(error).context(format!(
+                    "{}: the recording's settings do not work in PyTorch {release}; give others with --conf",
+                    args.trace.display()
+                )));
+            }
+        };
+        plan.capacity = shown_capacity(recorded);
+        plan.notes.extend(recorded.notes.iter().cloned());
+    }
+    Ok(plan)
 }
 
 /// The least capacity that the device must have had: what it had free when a request failed, and

@@ -19,6 +19,7 @@ use crate::{
         verify::{FileDocument, VerifyDocument, file_text, summary_text},
     },
     study::verify::{Verdict, VerifyOptions, refused_settings, verify_case, verify_trace},
+    trace::Trace,
 };
 
 pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answer> {
@@ -96,23 +97,31 @@ fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
             "a trace says what was asked, not what an allocator did: there is nothing to compare; use fragsim replay"
         ),
         Input::Snapshot(snapshot) => {
-            let options = VerifyOptions {
-                release: args.torch,
-                conf: args.conf.clone(),
-                capacity: args.capacity,
-            };
             let traces = snapshot.histories()?;
-            for trace in &traces {
-                if let Some((release, error)) = refused_settings(trace, &options) {
-                    return Err(anyhow::Error::new(error).context(format!(
-                        "the settings do not work in PyTorch {release}, so nothing can be compared; give others with --conf"
-                    )));
-                }
-            }
-            let verdicts = traces.iter().map(|trace| verify_trace(trace, &options));
-            let mut verdict = verdicts.reduce(Verdict::join).unwrap_or_default();
-            verdict.notes.extend(snapshot.warnings.iter().cloned());
-            Ok(verdict)
+            let warnings = snapshot.warnings;
+            of_traces(&traces, warnings, args)
+        }
+        Input::Packed(packed) => of_traces(&packed.traces, packed.overview.warnings, args),
+    }
+}
+
+/// The verdict on the traces of one recording.
+fn of_traces(
+    traces: &[Trace],
+    warnings: Vec<String>,
+    args: &VerifyArgs,
+) -> anyhow::Result<Verdict> {
+    let options =
+        VerifyOptions { release: args.torch, conf: args.conf.clone(), capacity: args.capacity };
+    for trace in traces {
+        if let Some((release, error)) = refused_settings(trace, &options) {
+            return Err(anyhow::Error::new(error).context(format!(
+                "the settings do not work in PyTorch {release}, so nothing can be compared; give others with --conf"
+            )));
         }
     }
+    let verdicts = traces.iter().map(|trace| verify_trace(trace, &options));
+    let mut verdict = verdicts.reduce(Verdict::join).unwrap_or_default();
+    verdict.notes.extend(warnings);
+    Ok(verdict)
 }

@@ -12,6 +12,8 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::packed;
+
 /// Size of every read buffer.
 const BUFFER: usize = 256 << 10;
 /// Bytes that are looked at to tell what an input is.
@@ -187,6 +189,8 @@ impl<D: Read> Read for Named<D> {
 pub enum Kind {
     /// A Python pickle.
     Pickle,
+    /// A packed recording.
+    Packed,
     /// JSON text.
     Json,
     /// A web page, such as an export of PyTorch's memory viewer.
@@ -208,6 +212,10 @@ pub fn sniff(reader: &mut (impl BufRead + ?Sized)) -> io::Result<Kind> {
 /// The family of an input that starts with `first`.
 pub fn kind(first: &[u8]) -> Kind {
     match first {
+        // A file that was cut in its first bytes, too.
+        [0x89, ..] if packed::MAGIC.starts_with(&first[..first.len().min(packed::MAGIC.len())]) => {
+            return Kind::Packed;
+        }
         [0x80, protocol, ..] if *protocol <= 5 => return Kind::Pickle,
         [b'P', b'K', 3 | 5, 4 | 6, ..] => return Kind::Zip,
         // Protocols 0 and 1 have no header: an empty dict or list and its number in the memo, or
@@ -308,6 +316,9 @@ mod tests {
         assert_eq!(kind(b"\n  {\"segments\": []}"), Kind::Json);
         assert_eq!(kind(b"\xef\xbb\xbf[1]"), Kind::Json);
         assert_eq!(kind(b"<!DOCTYPE html>"), Kind::Html);
+        assert_eq!(kind(b"\x89fragsim\x01"), Kind::Packed);
+        assert_eq!(kind(b"\x89fra"), Kind::Packed);
+        assert_eq!(kind(b"\x89PNG"), Kind::Text);
         assert_eq!(kind(b"PK\x03\x04"), Kind::Zip);
         assert_eq!(kind(b"a = alloc 20MiB"), Kind::Text);
         assert_eq!(kind(b""), Kind::Text);

@@ -4,4 +4,5 @@ pub mod golden;
 pub mod input;
 pub mod json;
 pub mod message;
+pub mod packed;
 pub mod snapshot;

@@ -110,6 +110,11 @@ impl TraceBuilder {
         Ok(Some(index))
     }
 
+    /// The id of a pool of this trace.
+    pub fn pool_id(&self, pool: PoolIndex) -> PoolId {
+        self.trace.pools.get(pool).copied().unwrap_or_default()
+    }
+
     /// What was there at the start. Returns the ids of its active blocks, in order.
     ///
     /// # Errors

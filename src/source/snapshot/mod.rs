@@ -28,6 +28,7 @@ mod lift_traces;
 mod memo;
 mod operations;
 mod overlap;
+mod overview;
 pub mod pickle;
 mod ranges;
 pub mod raw;
@@ -45,6 +46,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::overview::{DeviceOverview, Overview};
 pub use self::traces::HistoryError;
 pub use self::{
     keys::{Key, KeySet},
