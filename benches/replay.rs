@@ -1,11 +1,10 @@
-//! How fast programs are replayed, compared with their recordings, and read.
+//! How fast programs are replayed and compared with their recordings; `load.rs` has how fast they are read.
 //!
 //! ```text
 //! cargo bench                          everything
 //! cargo bench -- replay/unwatched   one kind alone
 //! ```
-//! The inputs are recordings that ship in `traces/recorded`; throughput is in operations,
-//! or in bytes of the packed file and entries of the history where one is read.
+//! The inputs are recordings that ship in `traces/recorded`; throughput is in operations.
 
 use std::{hint::black_box, path::Path, time::Duration};
 
@@ -84,24 +83,6 @@ fn bench_verify(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn bench_load(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("load");
-    for name in RECORDINGS {
-        let path = file(name);
-        let bytes = std::fs::metadata(&path).expect("the recording ships").len();
-        group.throughput(Throughput::Bytes(bytes));
-        group.bench_function(BenchmarkId::new("snapshot", name), |bencher| {
-            bencher.iter(|| snapshot::load(&path).expect("it was read before"));
-        });
-        let snapshot = snapshot::load(&path).expect("the recording ships");
-        group.throughput(Throughput::Elements(snapshot.entries() as u64));
-        group.bench_function(BenchmarkId::new("histories", name), |bencher| {
-            bencher.iter(|| snapshot.histories().expect("it holds a history"));
-        });
-    }
-    group.finish();
-}
-
 fn settings() -> Criterion {
     Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3))
 }
@@ -109,6 +90,6 @@ fn settings() -> Criterion {
 criterion_group! {
     name = benches;
     config = settings();
-    targets = bench_replay, bench_verify, bench_load
+    targets = bench_replay, bench_verify
 }
 criterion_main!(benches);

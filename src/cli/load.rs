@@ -13,7 +13,7 @@ use crate::{
         input::{self, Kind},
         json,
         packed::{self, Packed},
-        snapshot::{self, PickleError, PickleFault, Snapshot, SnapshotError},
+        snapshot::{self, HistoryError, PickleError, PickleFault, Snapshot, SnapshotError},
     },
     trace::{Case, Trace, script},
 };
@@ -79,6 +79,15 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
             Ok(Input::Trace(Box::new(trace)))
         }
     }
+}
+
+/// The traces and the warnings of a snapshot, which is let go: of a large one it takes as much memory
+/// as its traces.
+pub(super) fn traces_of(
+    snapshot: Box<Snapshot>,
+) -> Result<(Vec<Trace>, Vec<String>), HistoryError> {
+    let traces = snapshot.histories()?;
+    Ok((traces, snapshot.warnings))
 }
 
 /// What to do about a pickle that is no snapshot, where the error does not say.

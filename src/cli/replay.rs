@@ -120,8 +120,8 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
         Input::Case(case) => case_plan(&case, wanted.unwrap_or_default())
             .with_context(|| args.trace.display().to_string()),
         Input::Snapshot(snapshot) => {
-            let traces = snapshot.histories().with_context(|| args.trace.display().to_string())?;
-            let warnings = snapshot.warnings;
+            let (traces, warnings) =
+                load::traces_of(snapshot).with_context(|| args.trace.display().to_string())?;
             recorded_plan(traces, warnings, args)
         }
         Input::Packed(packed) => recorded_plan(packed.traces, packed.overview.warnings, args),

@@ -97,8 +97,7 @@ fn verdict(path: &Path, args: &VerifyArgs) -> anyhow::Result<Verdict> {
             "a trace says what was asked, not what an allocator did: there is nothing to compare; use fragsim replay"
         ),
         Input::Snapshot(snapshot) => {
-            let traces = snapshot.histories()?;
-            let warnings = snapshot.warnings;
+            let (traces, warnings) = load::traces_of(snapshot)?;
             of_traces(&traces, warnings, args)
         }
         Input::Packed(packed) => of_traces(&packed.traces, packed.overview.warnings, args),

@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -116,13 +117,13 @@ pub fn unpack(
     if gzip {
         let unpacker = MultiGzDecoder::new(Counting { inner: whole, at: 0 });
         let named = Named { unpacker, format: "gzip", at: |gz| gz.get_ref().at };
-        return Ok(Box::new(BufReader::with_capacity(BUFFER, named)));
+        return ahead(named, path);
     }
     if zstd {
         let unpacker = zstd::stream::read::Decoder::with_buffer(Counting { inner: whole, at: 0 })
             .map_err(|source| failure(path, source))?;
         let named = Named { unpacker, format: "zstd", at: |zst| zst.get_ref().at };
-        return Ok(Box::new(BufReader::with_capacity(BUFFER, named)));
+        return ahead(named, path);
     }
     Ok(Box::new(whole))
 }
@@ -132,6 +133,74 @@ fn head(raw: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     raw.take(HEAD).read_to_end(&mut head)?;
     Ok(head)
+}
+
+/// Unpacks in a thread of its own, a few blocks ahead.
+fn ahead(
+    unpacker: impl Read + Send + 'static,
+    path: &Path,
+) -> Result<Box<dyn BufRead + Send>, InputError> {
+    match Ahead::new(unpacker) {
+        Ok(ahead) => Ok(Box::new(ahead)),
+        Err(source) => Err(failure(path, source)),
+    }
+}
+
+/// Blocks that another thread reads.
+struct Ahead {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    block: Vec<u8>,
+    at: usize,
+}
+
+/// Blocks of [`BUFFER`] bytes that wait at most.
+const BLOCKS: usize = 4;
+
+impl Ahead {
+    fn new(mut reader: impl Read + Send + 'static) -> io::Result<Self> {
+        let (sender, blocks) = sync_channel(BLOCKS);
+        // It ends with the reader, after an error, or when nobody takes blocks any more.
+        std::thread::Builder::new().name("unpack".into()).spawn(move || {
+            loop {
+                let mut block = Vec::with_capacity(BUFFER);
+                let outcome = reader.by_ref().take(BUFFER as u64).read_to_end(&mut block);
+                let is_over = outcome.is_err() || block.is_empty();
+                if !block.is_empty() && sender.send(Ok(block)).is_err() {
+                    return;
+                }
+                if let Err(error) = outcome {
+                    let _ = sender.send(Err(error));
+                }
+                if is_over {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { blocks, block: Vec::new(), at: 0 })
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Ahead {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.block.len()
+            && let Ok(block) = self.blocks.recv()
+        {
+            (self.block, self.at) = (block?, 0);
+        }
+        Ok(&self.block[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at = (self.at + count).min(self.block.len());
+    }
 }
 
 /// Counts the bytes taken from a reader.

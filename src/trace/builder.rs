@@ -110,6 +110,11 @@ impl TraceBuilder {
         Ok(Some(index))
     }
 
+    /// Makes room for so many operations more.
+    pub fn reserve(&mut self, ops: usize) {
+        self.trace.ops.reserve_exact(ops);
+    }
+
     /// The id of a pool of this trace.
     pub fn pool_id(&self, pool: PoolIndex) -> PoolId {
         self.trace.pools.get(pool).copied().unwrap_or_default()

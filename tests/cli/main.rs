@@ -8,4 +8,5 @@ mod bad_input;
 mod behaviour;
 mod documents;
 mod explain;
+mod packed;
 mod support;

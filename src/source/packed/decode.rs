@@ -1,5 +1,7 @@
 //! From columns to traces. Everything that a [`Trace`] promises is checked again.
 
+use std::num::NonZeroU32;
+
 use super::{
     PackedFault as Fault, columns,
     encode::{expected_alloc, expected_free},
@@ -85,6 +87,20 @@ fn layout(segments: Vec<columns::Segment>) -> Result<Layout, Fault> {
     Ok(layout)
 }
 
+/// The position of an event. Four bytes, and `Option<EventIndex>` too.
+#[derive(Clone, Copy)]
+struct EventIndex(NonZeroU32);
+
+impl EventIndex {
+    fn of(index: usize) -> Option<Self> {
+        u32::try_from(index + 1).ok().and_then(NonZeroU32::new).map(Self)
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// What became of an allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -119,6 +135,7 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
     });
     let states: Vec<State> = states.collect();
     builder.start(start)?;
+    builder.reserve(packed.ops.kinds.len());
     let at_start = states.len();
     let mut unpacker = Unpacker {
         events: Vec::with_capacity(packed.ops.kinds.len() + packed.ops.kinds.len() / 2),
@@ -147,8 +164,8 @@ struct Unpacker<'a> {
     builder: TraceBuilder,
     events: Vec<Event>,
     first_event: Vec<u32>,
-    /// The event of each allocation so far, where it is the expected one.
-    made: Vec<Option<Event>>,
+    /// Where the event of each allocation so far is, if it is the expected one.
+    made: Vec<Option<EventIndex>>,
     states: Vec<State>,
     pools: &'a [Option<PoolIndex>],
     streams: &'a [(u64, u64)],
@@ -182,9 +199,9 @@ impl Unpacker<'_> {
                     check(id.index() == self.made.len(), "the number of an allocation")?;
                     let mut made = None;
                     if kind == kind::ALLOC_PLAIN {
+                        made = EventIndex::of(self.events.len());
                         let event = expected_alloc(Addr(next(&mut addrs)?), size, handle, pool.1);
                         self.push(event)?;
-                        made = Some(event);
                     }
                     self.made.push(made);
                     self.states.push(State::Live);
@@ -197,6 +214,7 @@ impl Unpacker<'_> {
                     if kind == kind::FREE_PLAIN {
                         let made = self.made[id.index()];
                         let made = made.ok_or(Fault::Contents("the events of a free"))?;
+                        let made = self.events[made.index()];
                         self.events.extend(expected_free(made));
                     }
                 }
@@ -300,9 +318,8 @@ fn recorded(
     check(all_below(&packed.guessed_sizes, limits.at_start), "a guessed size")?;
     check(all_below(&packed.completions, limits.allocs), "a completion")?;
     check(all_below(&packed.maybe_empty, limits.ops), "an empty_cache")?;
-    let ends_in_range = |chain: &(u64, u64, u64)| {
-        chain.1.checked_add(chain.2).is_some_and(|end| end <= ADDR_LIMIT)
-    };
+    let ends_in_range =
+        |chain: &(u64, u64, u64)| chain.1.checked_add(chain.2).is_some_and(|end| end <= ADDR_LIMIT);
     check(packed.chains.iter().all(ends_in_range), "an expandable segment")?;
     let mut vanished = Vec::with_capacity(packed.vanished.len());
     for segment in packed.vanished {

@@ -53,21 +53,19 @@ impl StartLive {
             let addr = entry.addr;
             match entry.action {
                 Action::Alloc => touched.entry(addr).or_default().is_live = true,
-                Action::FreeRequested => {
-                    match touched.entry(addr) {
-                        MapEntry::Occupied(known) if !known.get().is_live => {
-                            let message = format!("free of {addr}, which is not allocated");
-                            return Err((at, Misfit(message)));
-                        }
-                        MapEntry::Occupied(mut known) => {
-                            known.insert(Touched { is_live: false, is_pending: true });
-                        }
-                        MapEntry::Vacant(unknown) => {
-                            unknown.insert(Touched { is_live: false, is_pending: true });
-                            start.push(entry, at, false);
-                        }
+                Action::FreeRequested => match touched.entry(addr) {
+                    MapEntry::Occupied(known) if !known.get().is_live => {
+                        let message = format!("free of {addr}, which is not allocated");
+                        return Err((at, Misfit(message)));
                     }
-                }
+                    MapEntry::Occupied(mut known) => {
+                        known.insert(Touched { is_live: false, is_pending: true });
+                    }
+                    MapEntry::Vacant(unknown) => {
+                        unknown.insert(Touched { is_live: false, is_pending: true });
+                        start.push(entry, at, false);
+                    }
+                },
                 Action::FreeCompleted => match touched.entry(addr) {
                     MapEntry::Occupied(mut known) if known.get().is_pending => {
                         known.get_mut().is_pending = false;
