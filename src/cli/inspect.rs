@@ -23,8 +23,11 @@ use crate::{
 pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let file = args.file.display().to_string();
     let mut document = match progress::during("reading", || load::open(&args.file))? {
-        Input::Snapshot(snapshot) => of_recording(&snapshot.overview(), snapshot.histories()),
-        Input::Packed(packed) => of_recording(&packed.overview, Ok(packed.traces)),
+        Input::Snapshot(snapshot) => {
+            let histories = snapshot.histories();
+            of_recording(&snapshot.overview(), histories.as_deref())
+        }
+        Input::Packed(packed) => of_recording(&packed.overview, Ok(&packed.traces)),
         Input::Case(case) => of_case(&case),
         Input::Trace(trace) => of_trace(&trace),
     };
@@ -40,7 +43,7 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
 
 fn of_recording(
     overview: &Overview,
-    histories: Result<Vec<Trace>, HistoryError>,
+    histories: Result<&[Trace], &HistoryError>,
 ) -> InspectDocument {
     let (oldest, newest) = overview.releases;
     let mut document = InspectDocument {
@@ -61,7 +64,7 @@ fn of_recording(
         }
         if !known.is_without_history() {
             let mut history = of_entries(known);
-            match &histories {
+            match histories {
                 Ok(traces) => {
                     if let Some(trace) = traces.iter().find(|trace| trace.device() == device) {
                         describe(trace, &mut history, &mut document);

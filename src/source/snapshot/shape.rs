@@ -151,8 +151,7 @@ impl Shape {
         let mut entry = EMPTY;
         let mut seen = KeySet::default();
         let mut frames = Frames::Absent;
-        loop {
-            let Some(number) = cursor.number() else { break };
+        while let Some(number) = cursor.number() {
             let Slot::Text(word) = memo.slot(number) else { return None };
             let key = Key::of_string(word.index())?;
             match key {
