@@ -24,8 +24,9 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
     let file = args.file.display().to_string();
     let mut document = match progress::during("reading", || load::open(&args.file))? {
         Input::Snapshot(snapshot) => {
-            let histories = snapshot.histories();
-            of_recording(&snapshot.overview(), histories.as_deref())
+            let overview = snapshot.overview();
+            let histories = load::traces_of(snapshot).map(|(traces, _)| traces);
+            of_recording(&overview, histories.as_deref())
         }
         Input::Packed(packed) => of_recording(&packed.overview, Ok(&packed.traces)),
         Input::Case(case) => of_case(&case),

@@ -84,8 +84,10 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
 /// The traces and the warnings of a snapshot, which is let go: of a large one it takes as much memory
 /// as its traces.
 pub(super) fn traces_of(
-    snapshot: Box<Snapshot>,
+    mut snapshot: Box<Snapshot>,
 ) -> Result<(Vec<Trace>, Vec<String>), HistoryError> {
+    // What lies behind the context of an entry is asked for by nobody from here on.
+    snapshot.contexts = Vec::new();
     let traces = snapshot.histories()?;
     Ok((traces, snapshot.warnings))
 }

@@ -40,7 +40,8 @@ fn pack(file: &Path) -> anyhow::Result<(Vec<u8>, Vec<Trace>)> {
     let name = || file.display().to_string();
     let (overview, traces) = match load::open(file)? {
         Input::Snapshot(snapshot) => {
-            (snapshot.overview(), snapshot.histories().with_context(name)?)
+            let overview = snapshot.overview();
+            (overview, load::traces_of(snapshot).with_context(name)?.0)
         }
         Input::Packed(packed) => (packed.overview, packed.traces),
         Input::Case(_) | Input::Trace(_) => bail!(

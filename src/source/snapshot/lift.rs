@@ -7,7 +7,7 @@ use super::{
     fault::short,
     heap::{DictSlot, Heap, ListSlot, Value},
     keys::{Key, KeySet},
-    raw::{Action, Format, KeysSeen, Snapshot},
+    raw::{Action, Entry, Format, KeysSeen, Snapshot},
     rows::{self, Problem},
 };
 use crate::base::{Bytes, DeviceIndex, Id};
@@ -112,7 +112,9 @@ pub(super) fn lift(heap: Heap, root: Value) -> Result<Snapshot, FormatError> {
         None => Vec::new(),
     };
     let has_host = get(Key::HostSegments).is_some() || get(Key::HostTraces).is_some();
-    lift.seen.annotate = traces.iter().flatten().any(|entry| entry.action == Action::Annotate);
+    let is_annotation = |entry: &Entry| entry.action == Action::Annotate;
+    lift.seen.annotate =
+        lift.heap.rows.has_annotations && traces.iter().flatten().any(is_annotation);
     let format = match view {
         None => Format::List,
         Some(_) if lift.is_history() => Format::History,

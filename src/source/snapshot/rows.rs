@@ -37,6 +37,8 @@ pub(super) struct Rows {
     pub(super) problems: Vec<(u32, Key, Problem)>,
     /// Every key of any row.
     pub(super) seen: KeySet,
+    /// Whether any row was an annotation.
+    pub(super) has_annotations: bool,
     /// Unknown keys, each with the first row that has it.
     pub(super) unknown: Vec<(u32, Value)>,
 }
@@ -86,6 +88,7 @@ impl Rows {
         self.entries.push(entry);
         self.has.push(WHOLE);
         self.seen = self.seen.union(seen);
+        self.has_annotations |= entry.action == Action::Annotate;
     }
 
     /// The first required key that a row lacks.
@@ -148,7 +151,10 @@ impl Rows {
         self.has[row as usize] |= bit(key);
         let entry = &mut self.entries[row as usize];
         let outcome = match key {
-            Key::Action => action(value, strings).map(|action| entry.action = action),
+            Key::Action => action(value, strings).map(|action| {
+                entry.action = action;
+                self.has_annotations |= action == Action::Annotate;
+            }),
             Key::Size => size(value).map(|size| entry.size = size),
             Key::Addr | Key::DeviceFree => addr(value).map(|addr| entry.addr = addr),
             Key::Stream => stream(value).map(|stream| entry.stream = stream),
