@@ -8,17 +8,18 @@
 //! or as it is (form 0).
 //!
 //! Of the formats tried on the recording `big_1m` (73 MB of pickle; 713,000 operations with 1,069,000
-//! events), both decode the columns of `columns.rs` in a small part of the time that it takes to build
-//! the trace from them, and bitcode is the smaller one:
+//! events), both unpack the columns of `columns.rs` in a small part of the time that it takes to build
+//! the trace from them (medians of five, on a machine that was busy with other things), and bitcode is
+//! the smaller one:
 //!
-//! | body | as it is | zstd 1 | zstd 3 | zstd 9 | columns decoded |
+//! | body | as it is | zstd 1 | zstd 3 | zstd 9 | unpacked and decoded |
 //! | --- | --- | --- | --- | --- | --- |
 //! | bitcode 0.6 | 4,725,253 B | 169,664 B | 178,715 B | 158,012 B | 15 to 21 ms |
 //! | postcard 1.1 | 5,053,693 B | 299,269 B | 223,193 B | 176,750 B | 11 to 15 ms |
 //!
 //! Of a snapshot it keeps what `verify`, `replay` and `inspect` look at; where the program was at
-//! each call is not in it. It is made to be opened again soon, not to be kept for years: a version is read by
-//! the releases of fragsim that know it, and the snapshot remains the source.
+//! each call is not in it. It is made to be opened again soon, not to be kept for years: a version is
+//! read by the releases of fragsim that know it, and the snapshot remains the source.
 
 mod columns;
 mod decode;
@@ -155,7 +156,8 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
 ///
 /// # Errors
 /// When it is cut, damaged, of another version or no packed form. The checksum is looked at before
-/// anything is unpacked, and nothing is reserved for a length that is only claimed.
+/// anything is unpacked, and a body may unpack to at most 256 times its size (to 16 MiB in any case).
+/// It finds damage; it does not keep anybody from making up a recording that no allocator made.
 ///
 /// # Complexity
 /// O(n) in the number of operations and events.
