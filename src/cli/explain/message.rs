@@ -90,7 +90,7 @@ fn open(args: &ExplainArgs) -> anyhow::Result<(String, Box<dyn BufRead + Send>)>
     let mut reader = input::open(&path)?;
     let name = path.display().to_string();
     match input::sniff(&mut reader).with_context(|| name.clone())? {
-        Kind::Pickle | Kind::Zip => bail!(
+        Kind::Pickle | Kind::Zip | Kind::Packed => bail!(
             "{name}: this is no text; explain reads messages and logs (of a snapshot, see fragsim inspect and fragsim replay)"
         ),
         Kind::Json | Kind::Html | Kind::Text => Ok((name, reader)),

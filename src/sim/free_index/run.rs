@@ -68,8 +68,7 @@ impl<K: Copy + Ord> Piece<K> {
     /// The upper half, which is cut off.
     #[cold]
     fn split(&mut self) -> Self {
-        let lower =
-            Self { keys: self.keys.split_off(MAX / 2), ids: self.ids.split_off(MAX / 2) };
+        let lower = Self { keys: self.keys.split_off(MAX / 2), ids: self.ids.split_off(MAX / 2) };
         std::mem::replace(self, lower)
     }
 
