@@ -24,7 +24,7 @@ pub use device::{
     AddressPolicy, Device, DeviceCalls, DeviceConfig, RecordedCall, SegmentAddresses,
 };
 pub use flat_hash::{FlatHash, FlatKey};
-pub use free_index::{FreeBlocks, FreeIndex, FreeKey, FreeLinks};
+pub use free_index::{Found, FreeBlocks, FreeIndex, FreeKey, FreeLinks};
 pub use observer::StartBlock;
 pub use observer::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment};
 pub use replay::{OnOom, Outcome, StoppedBy, replay, replay_op, replay_range};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     base::{Addr, AllocId, BlockId, Bytes, Id, PoolId, Span},
-    sim::{AllocError, Allocated, Block, Failed, Observer, Segment},
+    sim::{AllocError, Allocated, Block, Failed, Found, Observer, Segment},
     trace::{AllocOp, Oom, OomHint},
 };
 
@@ -33,8 +33,8 @@ impl PyTorch {
                 let params = self.params(op, size, list);
                 if let Some(found) = self.find_free_block(&params) {
                     self.current_stream = op.stream;
-                    self.pools.erase(&mut self.blocks, found);
-                    let block = self.alloc_found_block(&params, found, observer);
+                    self.pools.erase_found(&mut self.blocks, list, found);
+                    let block = self.alloc_found_block(&params, found.id, observer);
                     self.note_live(op.id, block);
                     return Ok(Some(self.blocks[block].addr));
                 }
@@ -193,20 +193,20 @@ impl PyTorch {
             self.pools.count_call(params.list);
         }
         let found = self.find_free_block(params)?;
-        self.pools.erase(&mut self.blocks, found);
-        Some(found)
+        self.pools.erase_found(&mut self.blocks, params.list, found);
+        Some(found.id)
     }
 
     /// The search of [`PyTorch::get_free_block`], which takes what it finds.
     #[inline(always)]
-    fn find_free_block(&self, params: &AllocParams) -> Option<BlockId> {
+    fn find_free_block(&self, params: &AllocParams) -> Option<Found> {
         let index = &self.pools[params.list].free;
         let mut found = index.lower_bound(params.size, &self.blocks)?;
-        if self.blocks[found].is_expandable() {
+        if self.blocks[found.id].is_expandable() {
             found = self.choose_expandable(params, found)?;
         }
         let oversize = self.conf.max_split_size;
-        let size = self.blocks[found].size;
+        let size = self.blocks[found.id].size;
         if params.size < oversize && size >= oversize {
             return None;
         }
@@ -219,24 +219,26 @@ impl PyTorch {
     }
 
     /// The search goes on from an expandable block.
-    fn choose_expandable(&self, params: &AllocParams, mut found: BlockId) -> Option<BlockId> {
+    fn choose_expandable(&self, params: &AllocParams, mut found: Found) -> Option<Found> {
         let index = &self.pools[params.list].free;
         if params.is_expandable {
             // Prefer the block that has the least room to grow into.
-            let room = |id: BlockId| {
-                let block = &self.blocks[id];
-                let next = block.next.map(|next| &self.blocks[next]).filter(|n| !n.is_mapped());
-                block.size + next.map_or(Bytes::ZERO, |next| next.size)
+            let growth = |id: BlockId| {
+                let next = self.blocks[id].next.map(|next| &self.blocks[next]);
+                next.filter(|next| !next.is_mapped()).map_or(Bytes::ZERO, |next| next.size)
             };
-            while self.blocks[found].is_expandable()
-                && let Some(next) = index.after(found, &self.blocks)
-                && room(next) < room(found)
+            let room = |id: BlockId| self.blocks[id].size + growth(id);
+            // One that cannot grow has the least: all behind it are as large or larger.
+            while self.blocks[found.id].is_expandable()
+                && growth(found.id) > Bytes::ZERO
+                && let Some(next) = index.after(found.id, &self.blocks)
+                && room(next.id) < room(found.id)
             {
                 found = next;
             }
         } else {
-            while self.blocks[found].is_expandable() {
-                found = index.after(found, &self.blocks)?;
+            while self.blocks[found.id].is_expandable() {
+                found = index.after(found.id, &self.blocks)?;
             }
         }
         Some(found)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::pools::PrivateIdx;
 use crate::{
     base::{Addr, BlockId, Id, PoolId, StreamId, Table},
-    sim::{BlockArena, FreeIndex, Place},
+    sim::{BlockArena, Found, FreeIndex, Place},
     trace::Stream,
 };
 
@@ -193,6 +193,13 @@ impl Pools {
     pub(super) fn erase(&mut self, blocks: &mut BlockArena, id: BlockId) {
         let was_there = self.lists[ListIdx(blocks[id].list)].free.remove(id, blocks.view());
         debug_assert!(was_there, "a free block is in its pool's list");
+    }
+
+    /// A block that was just found in a list is free no more.
+    #[inline(always)]
+    pub(super) fn erase_found(&mut self, blocks: &mut BlockArena, list: ListIdx, found: Found) {
+        let was_there = self.lists[list].free.remove_found(found, blocks.view());
+        debug_assert!(was_there, "what was found is there");
     }
 
     /// The block stands for a range without memory from now on.

@@ -86,7 +86,7 @@ impl PyTorch {
         let wanted = params.size.max(oversize);
         let skips_expandable = !self.rules.asserts_on_expandable_release;
         let free = &self.pools[params.list].free;
-        let found = free.lower_bound(wanted, &self.blocks);
+        let found = free.lower_bound(wanted, &self.blocks).map(|found| found.id);
         if let Some(found) = found
             && !(skips_expandable && self.blocks[found].is_expandable())
         {

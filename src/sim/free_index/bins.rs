@@ -7,6 +7,8 @@ const LINEAR: u64 = 1 << LINEAR_LOG;
 const LINEAR_LOG: u32 = 12;
 /// Bins of an octave above.
 const MANTISSA_LOG: u32 = 8;
+/// See [`bin_of`].
+const FIRST_SHIFT: u64 = (LINEAR_LOG - MANTISSA_LOG + 1) as u64;
 /// Octaves of 64-bit sizes above that, in units of 512.
 const OCTAVES: usize = (64 - 9 - LINEAR_LOG) as usize;
 /// Number of bins.
@@ -24,9 +26,10 @@ pub(super) fn bin_of(size: Bytes) -> usize {
     let number = if units < LINEAR {
         units
     } else {
-        let log = units.ilog2();
-        let mantissa = (units >> (log - MANTISSA_LOG)) & ((1 << MANTISSA_LOG) - 1);
-        LINEAR + (u64::from(log - LINEAR_LOG) << MANTISSA_LOG) + mantissa
+        // The leading one is part of the mantissa, and counts one octave too many.
+        let shift = units.ilog2() - MANTISSA_LOG;
+        (units >> shift) + (u64::from(shift) << MANTISSA_LOG) + LINEAR
+            - (FIRST_SHIFT << MANTISSA_LOG)
     };
     usize::try_from(number).unwrap_or(COUNT - 1)
 }

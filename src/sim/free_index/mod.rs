@@ -79,6 +79,14 @@ impl<B: FreeLinks> FreeLinks for &mut B {
     }
 }
 
+/// A block, and where it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    number: usize,
+    /// The block.
+    pub id: BlockId,
+}
+
 /// A list in which more steps were needed becomes a run.
 const LONGEST_WALK: usize = 16;
 
@@ -159,6 +167,13 @@ impl FreeIndex {
     #[inline(always)]
     pub fn remove(&mut self, id: BlockId, blocks: impl FreeLinks) -> bool {
         let number = bin_of(blocks.size_of(id));
+        self.remove_found(Found { number, id }, blocks)
+    }
+
+    /// Takes a block out that was just found; returns whether it was there.
+    #[inline(always)]
+    pub fn remove_found(&mut self, found: Found, blocks: impl FreeLinks) -> bool {
+        let Found { number, id } = found;
         let bin = self.bins.get(number);
         if bin == (Bin { first: Some(id), run: None }) {
             let first = blocks.next_free(id);
@@ -204,11 +219,11 @@ impl FreeIndex {
 
     /// The first block of at least this size: PyTorch's `lower_bound` with address 0.
     #[inline(always)]
-    pub fn lower_bound(&self, size: Bytes, blocks: &impl FreeBlocks) -> Option<BlockId> {
+    pub fn lower_bound(&self, size: Bytes, blocks: &impl FreeBlocks) -> Option<Found> {
         let number = bin_of(size);
         if !begins_its_bin(size) {
             let within = self.lower_bound_in(number, size, blocks);
-            return within.or_else(|| self.first_from(number + 1));
+            return within.map(|id| Found { number, id }).or_else(|| self.first_from(number + 1));
         }
         self.first_from(number)
     }
@@ -236,20 +251,21 @@ impl FreeIndex {
 
     /// The first block of the bins from `number` on.
     #[inline(always)]
-    fn first_from(&self, number: usize) -> Option<BlockId> {
-        self.bins.get(self.marks.next(number)?).first
+    fn first_from(&self, number: usize) -> Option<Found> {
+        let number = self.marks.next(number)?;
+        self.bins.get(number).first.map(|id| Found { number, id })
     }
 
     /// The block that follows one that is in the index.
     #[inline]
-    pub fn after(&self, id: BlockId, blocks: &impl FreeBlocks) -> Option<BlockId> {
+    pub fn after(&self, id: BlockId, blocks: &impl FreeBlocks) -> Option<Found> {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
         let within = match self.bins.get(number).run {
             Some(run) => self.runs[run].after(key),
             None => blocks.next_free(id),
         };
-        within.or_else(|| self.first_from(number + 1))
+        within.map(|id| Found { number, id }).or_else(|| self.first_from(number + 1))
     }
 
     /// The block before one that is in the index.
@@ -410,12 +426,14 @@ mod tests {
                     }
                     Step::LowerBound(size) => {
                         let size = Bytes(size);
-                        prop_assert_eq!(index.lower_bound(size, &blocks), twin.lower_bound(size));
+                        let found = index.lower_bound(size, &blocks).map(|found| found.id);
+                        prop_assert_eq!(found, twin.lower_bound(size));
                     }
                     Step::Around(n) if !inside.is_empty() => {
                         let id = inside[n % inside.len()];
                         let key = blocks.key_of(id);
-                        prop_assert_eq!(index.after(id, &blocks), twin.after(key));
+                        let after = index.after(id, &blocks).map(|found| found.id);
+                        prop_assert_eq!(after, twin.after(key));
                         prop_assert_eq!(index.before(id, &blocks), twin.before(Some(key)));
                     }
                     Step::Remove(_) | Step::Around(_) => {}
