@@ -196,10 +196,10 @@ fn check(trace: &str, conf: &str, capacity: &str, expected: Expect) {
     let bytes = |n: i64| Bytes(n.try_into().unwrap());
     expected.assert_eq(&format!(
         "peak {} of {} reserved, {} retries, {} segments{failed}",
-        bytes(stats.allocated_bytes.all.peak),
-        bytes(stats.reserved_bytes.all.peak),
+        bytes(stats.allocated_bytes.all().peak),
+        bytes(stats.reserved_bytes.all().peak),
         stats.num_alloc_retries,
-        stats.segment.all.current,
+        stats.segment.all().current,
     ));
 }
 

@@ -34,8 +34,11 @@ impl Stat {
     #[inline]
     fn increase(&mut self, n: i64) {
         self.current += n;
-        self.peak = self.peak.max(self.current);
         self.allocated += n;
+        // Seldom true, and foreseen.
+        if self.current > self.peak {
+            self.peak = self.current;
+        }
     }
 
     #[inline]
@@ -47,10 +50,8 @@ impl Stat {
         (self.allocated, self.base) = (0, self.current);
     }
 
-    /// One change up or down, as PyTorch applies a net change.
-    #[inline]
-    fn change(&mut self, n: i64) {
-        if n >= 0 { self.increase(n) } else { self.decrease(-n) }
+    fn reset_peak(&mut self) {
+        self.peak = self.current;
     }
 
     /// In the order of the fields.
@@ -64,18 +65,30 @@ impl Stat {
     }
 }
 
-/// A quantity of both pools together, of small pools, of large pools (private ones included).
+/// A quantity of small pools, of large pools (private ones included), and of both together.
+///
+/// Of both together only the peak is kept; the rest are sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// Both.
-    pub all: Stat,
     /// Blocks of at most 1 MiB.
     pub small_pool: Stat,
     /// Larger blocks.
     pub large_pool: Stat,
+    peak: i64,
 }
 
 impl Columns {
+    /// Both.
+    pub fn all(&self) -> Stat {
+        let (small, large) = (&self.small_pool, &self.large_pool);
+        Stat {
+            current: small.current + large.current,
+            peak: self.peak,
+            allocated: small.allocated + large.allocated,
+            base: small.base + large.base,
+        }
+    }
+
     #[inline]
     fn column(&mut self, place: Place) -> &mut Stat {
         if place.is_small { &mut self.small_pool } else { &mut self.large_pool }
@@ -83,29 +96,38 @@ impl Columns {
 
     #[inline]
     fn increase(&mut self, place: Place, n: i64) {
-        self.all.increase(n);
         self.column(place).increase(n);
+        let current = self.small_pool.current + self.large_pool.current;
+        if current > self.peak {
+            self.peak = current;
+        }
     }
 
     #[inline]
     fn decrease(&mut self, place: Place, n: i64) {
-        self.all.decrease(n);
         self.column(place).decrease(n);
     }
 
+    /// One change up or down, as PyTorch applies a net change.
     #[inline]
     fn change(&mut self, place: Place, n: i64) {
-        self.all.change(n);
-        self.column(place).change(n);
+        if n >= 0 { self.increase(place, n) } else { self.decrease(place, -n) }
     }
 
     /// With the names that PyTorch gives them.
-    pub fn named(&self) -> [(&'static str, &Stat); 3] {
-        [("all", &self.all), ("large_pool", &self.large_pool), ("small_pool", &self.small_pool)]
+    pub fn named(&self) -> [(&'static str, Stat); 3] {
+        [("all", self.all()), ("large_pool", self.large_pool), ("small_pool", self.small_pool)]
     }
 
-    fn stats_mut(&mut self) -> [&mut Stat; 3] {
-        [&mut self.all, &mut self.small_pool, &mut self.large_pool]
+    fn reset_peak(&mut self) {
+        self.peak = self.small_pool.current + self.large_pool.current;
+        self.small_pool.reset_peak();
+        self.large_pool.reset_peak();
+    }
+
+    fn reset_accumulated(&mut self) {
+        self.small_pool.reset_accumulated();
+        self.large_pool.reset_accumulated();
     }
 }
 
@@ -187,7 +209,7 @@ impl DeviceStats {
         };
         for (family, columns) in self.families() {
             for (column, stat) in columns.named() {
-                add(&format!("{family}.{column}"), stat);
+                add(&format!("{family}.{column}"), &stat);
             }
         }
         add("oversize_allocations", &self.oversize_allocations);
@@ -196,7 +218,7 @@ impl DeviceStats {
             for (pool, columns) in &self.reserved_bytes_by_private_pools {
                 for (column, stat) in columns.named() {
                     let prefix = "reserved_bytes_by_private_pools";
-                    add(&format!("{prefix}.{}_{}.{column}", pool.0, pool.1), stat);
+                    add(&format!("{prefix}.{}_{}.{column}", pool.0, pool.1), &stat);
                 }
             }
         }
@@ -231,12 +253,6 @@ impl DeviceStats {
         ]
         .into_iter()
         .chain(self.reserved_bytes_by_private_pools.values_mut())
-    }
-
-    fn for_each_stat(&mut self, change: impl Fn(&mut Stat)) {
-        change(&mut self.oversize_allocations);
-        change(&mut self.oversize_segments);
-        self.all_columns_mut().flat_map(Columns::stats_mut).for_each(change);
     }
 
     fn reserve(&mut self, fact: &Segment, change: i64) {
@@ -358,11 +374,15 @@ impl Observer for DeviceStats {
     }
 
     fn reset_peak(&mut self) {
-        self.for_each_stat(|stat| stat.peak = stat.current);
+        self.oversize_allocations.reset_peak();
+        self.oversize_segments.reset_peak();
+        self.all_columns_mut().for_each(Columns::reset_peak);
     }
 
     fn reset_accumulated(&mut self) {
-        self.for_each_stat(Stat::reset_accumulated);
+        self.oversize_allocations.reset_accumulated();
+        self.oversize_segments.reset_accumulated();
+        self.all_columns_mut().for_each(Columns::reset_accumulated);
         self.num_alloc_retries = 0;
         self.num_ooms = 0;
         self.num_sync_all_streams = 0;

@@ -82,10 +82,10 @@ pub fn memory_summary(stats: &DeviceStats, device: u8, is_abbreviated: bool) -> 
     ];
     for (name, columns, cell) in families {
         rule(&mut out, '-');
-        row(&mut out, name, &columns.all, &columns.all, cell);
+        row(&mut out, name, &columns.all(), &columns.all(), cell);
         if !is_abbreviated {
-            row(&mut out, "      from large pool", &columns.large_pool, &columns.all, cell);
-            row(&mut out, "      from small pool", &columns.small_pool, &columns.all, cell);
+            row(&mut out, "      from large pool", &columns.large_pool, &columns.all(), cell);
+            row(&mut out, "      from small pool", &columns.small_pool, &columns.all(), cell);
         }
     }
     for (name, stat) in [

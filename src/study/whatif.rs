@@ -373,7 +373,7 @@ mod tests {
         for replayed in [tight, roomy] {
             assert!(replayed.outcome.completed);
             assert_eq!(replayed.stats.num_ooms, 0);
-            assert_eq!(replayed.stats.reserved_bytes.all.peak, 20 << 20);
+            assert_eq!(replayed.stats.reserved_bytes.all().peak, 20 << 20);
         }
     }
 
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!((program.reallocated, program.asked()), (1, 2));
         assert!(program.trace.start().segments.is_empty());
         let replayed = replay(&trace, Start::Reallocate, Bytes::gib(1));
-        assert_eq!(replayed.stats.requested_bytes.all.peak, 3_000_000);
-        assert_eq!(replayed.stats.allocated_bytes.all.current, 0);
+        assert_eq!(replayed.stats.requested_bytes.all().peak, 3_000_000);
+        assert_eq!(replayed.stats.allocated_bytes.all().current, 0);
     }
 }

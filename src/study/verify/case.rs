@@ -369,7 +369,7 @@ fn stats_text(value: &Value) -> String {
 fn stats_json(stats: &DeviceStats, release: Release) -> Value {
     let stat = |s: &Stat| Value::from(vec![s.current, s.peak, s.allocated, s.freed()]);
     let columns =
-        |c: &Columns| Value::from(vec![stat(&c.all), stat(&c.small_pool), stat(&c.large_pool)]);
+        |c: &Columns| Value::from(vec![stat(&c.all()), stat(&c.small_pool), stat(&c.large_pool)]);
     let mut map = serde_json::Map::new();
     for (key, family) in [
         ("allocation", &stats.allocation),
