@@ -251,6 +251,8 @@ def main():
     args = parser.parse_args()
     parts, has_rig = parts_of(args)
     sides, table = Sides(args.wrap, args.pairs), Table()
+    # Of what is built now, whatever changes while it runs.
+    head = list(heading(args.rounds, args.pairs))
     fragsim = executable(["build", "--release", "--bin", "fragsim"])
     if "sweep" in parts and subprocess.run([fragsim, "sweep", "--help"], capture_output=True,
                                            check=False).returncode != 0:
@@ -278,7 +280,7 @@ def main():
                 measure_load(sides, table, fragsim, pickle, packed)
             if "sweep" in parts:
                 measure_sweep(sides, table, fragsim)
-    for line in [*heading(args.rounds, args.pairs), "", *table.text()]:
+    for line in [*head, "", *table.text()]:
         print(line)
 
 
