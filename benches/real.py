@@ -55,22 +55,21 @@ def note(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def executable(args):
-    """Builds something of the package; where it lies."""
-    command = ["cargo", *args, "--message-format=json"]
-    built = subprocess.run(command, cwd=PACKAGE, stdout=subprocess.PIPE, check=False, text=True)
-    if built.returncode != 0:
-        sys.exit(f"{' '.join(command)}: exit status {built.returncode}")
-    found = [json.loads(line).get("executable") for line in built.stdout.splitlines()]
-    return next(path for path in reversed(found) if path)
+def built():
+    """Builds the program and the driver of the benches; where they lie, by their names."""
+    command = ["cargo", "bench", "--bench", "hot", "--no-run", "--message-format=json"]
+    done = subprocess.run(command, cwd=PACKAGE, stdout=subprocess.PIPE, check=False, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{shlex.join(command)}: exit status {done.returncode}")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["target"]["name"]: line["executable"] for line in said if line.get("executable")}
 
 
 class Sides:
     """How either side is asked."""
 
-    def __init__(self, wrap, pairs):
-        self.wrap, self.pairs = shlex.split(wrap), pairs
-        self.hot = executable(["bench", "--bench", "hot", "--no-run"])
+    def __init__(self, wrap, pairs, hot):
+        self.wrap, self.pairs, self.hot = shlex.split(wrap), pairs, hot
         self.env = {key: value for key, value in os.environ.items()
                     if not key.startswith(("PYTORCH_", "FAKECUDA_"))}
 
@@ -250,10 +249,11 @@ def main():
     parser.add_argument("--only", action="append", choices=PARTS)
     args = parser.parse_args()
     parts, has_rig = parts_of(args)
-    sides, table = Sides(args.wrap, args.pairs), Table()
     # Of what is built now, whatever changes while it runs.
     head = list(heading(args.rounds, args.pairs))
-    fragsim = executable(["build", "--release", "--bin", "fragsim"])
+    programs = built()
+    fragsim = programs["fragsim"]
+    sides, table = Sides(args.wrap, args.pairs, programs["hot"]), Table()
     if "sweep" in parts and subprocess.run([fragsim, "sweep", "--help"], capture_output=True,
                                            check=False).returncode != 0:
         note("this fragsim has no sweep: it is left out")
