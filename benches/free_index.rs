@@ -57,7 +57,7 @@ impl Contestant for Present {
     }
 
     fn lower_bound(&self, size: Bytes) -> Option<BlockId> {
-        self.0.lower_bound(size, &self.1)
+        Some(self.0.lower_bound(size, &self.1)?.id)
     }
 }
 

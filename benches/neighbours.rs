@@ -9,14 +9,15 @@
 //! None of them answers what the model answers, which is what PyTorch would do, address by address:
 //!
 //! - **offset-allocator** hands out places in one range of fixed size, from 256 bins of sizes (three bits
-//!   of mantissa), the last block freed of a bin first: not the best fit in the order of size, tie-break and address. It
-//!   knows no pools, no streams, no segments that come and go, no settings and no events of what it did,
-//!   and it can hold as many blocks as was said when it was made.
+//!   of mantissa), the last block of a bin first: not the best fit in the order of size, tie-break and
+//!   address. It knows no pools, no streams, no segments that come and go, no settings and no events of
+//!   what it did, and it holds only as many blocks as was said when it was made.
 //! - **rlsf** (TLSF) hands out real memory from two levels of bins, and keeps its records in that memory.
 //!   It takes what fits well, from a bin above the size asked, in the order of last use; it knows none of
 //!   the above either. Its safe interface is that of a global allocator, which takes a lock for every
 //!   call: `neighbours/lock` is the price of an uncontended lock here. As its memory is real, its sizes
-//!   are a sixteenth of the others'.
+//!   are a part of the others': 32 bytes to 64 KiB, so that the system has given it before the clock
+//!   starts.
 
 use std::{
     hint::black_box,
@@ -42,7 +43,7 @@ static GLOBAL: rlsf::GlobalTlsf = rlsf::GlobalTlsf::new();
 /// An allocator that can be taken through a range of operations.
 trait Contestant {
     const NAME: &'static str;
-    fn new(trace: &Trace) -> Self;
+    fn new(trace: &Trace, sizes: Sizes) -> Self;
     fn go_on(&mut self, trace: &Trace, range: std::ops::Range<usize>);
 }
 
@@ -51,7 +52,7 @@ struct Model(PyTorch);
 impl Contestant for Model {
     const NAME: &'static str = "fragsim";
 
-    fn new(trace: &Trace) -> Self {
+    fn new(trace: &Trace, _: Sizes) -> Self {
         let mut new = common::allocator(trace, "").expect("the settings are known");
         common::settle(trace, 0, &mut new);
         Self(new)
@@ -66,7 +67,7 @@ impl Contestant for Model {
 trait Neighbour {
     const NAME: &'static str;
     type Block;
-    fn new() -> Self;
+    fn new(sizes: Sizes) -> Self;
     fn malloc(&mut self, size: Bytes) -> Option<Self::Block>;
     fn free(&mut self, block: Self::Block);
 }
@@ -77,8 +78,8 @@ struct Through<N: Neighbour>(N, Vec<Option<N::Block>>);
 impl<N: Neighbour> Contestant for Through<N> {
     const NAME: &'static str = N::NAME;
 
-    fn new(trace: &Trace) -> Self {
-        Self(N::new(), (0..trace.alloc_count()).map(|_| None).collect())
+    fn new(trace: &Trace, sizes: Sizes) -> Self {
+        Self(N::new(sizes), (0..trace.alloc_count()).map(|_| None).collect())
     }
 
     fn go_on(&mut self, trace: &Trace, range: std::ops::Range<usize>) {
@@ -104,7 +105,7 @@ impl Neighbour for offset_allocator::Allocator {
     type Block = offset_allocator::Allocation;
 
     /// In units of 512 bytes: 2 TiB, and a million blocks.
-    fn new() -> Self {
+    fn new(_: Sizes) -> Self {
         Self::with_max_allocs(u32::MAX, 1 << 20)
     }
 
@@ -117,19 +118,19 @@ impl Neighbour for offset_allocator::Allocator {
     }
 }
 
-/// The global allocator.
-struct Tlsf;
+/// The global allocator, and which part of a size it is asked for.
+struct Tlsf(u64);
 
 impl Neighbour for Tlsf {
     const NAME: &'static str = "rlsf";
     type Block = Box<[MaybeUninit<u8>]>;
 
-    fn new() -> Self {
-        Self
+    fn new(sizes: Sizes) -> Self {
+        Self(if sizes == Sizes::Small { 16 } else { 1024 })
     }
 
     fn malloc(&mut self, size: Bytes) -> Option<Self::Block> {
-        Some(black_box(Box::new_uninit_slice(usize::try_from(size.0 / 16).ok()?)))
+        Some(black_box(Box::new_uninit_slice(usize::try_from(size.0 / self.0).ok()?)))
     }
 
     fn free(&mut self, block: Self::Block) {
@@ -147,7 +148,7 @@ fn bench_contestant<C: Contestant>(criterion: &mut Criterion) {
             let id = BenchmarkId::new(C::NAME, format_args!("{name}/{live}"));
             group.bench_function(id, |bencher| {
                 let settled = || {
-                    let mut new = C::new(&churn.trace);
+                    let mut new = C::new(&churn.trace, sizes);
                     new.go_on(&churn.trace, 0..churn.from);
                     new
                 };

@@ -135,7 +135,7 @@ class Table:
         for head, is_cost in zip(heads, [False, True]):
             rows = [row for row in self.rows if (row[-1] is not None) == is_cost]
             if rows:
-                yield f"{head[0]:36}{head[1]:>11}{head[2]:>11}{head[3]:>9}{'rounds':>16}   aim"
+                yield f"{head[0]:40}{head[1]:>11}{head[2]:>11}{head[3]:>9}{'rounds':>16}   aim"
                 yield from (self.line(*row) for row in rows)
                 yield ""
 
@@ -150,7 +150,7 @@ class Table:
         if most is not None:
             aim = f"at most {most:g}: {'met' if ratio <= most else 'MISSED'}"
         this, that = (f"{statistics.median(x):.4g} {unit}" for x in (a, b))
-        return f"{name:36}{this:>11}{that:>11}{ratio:9.2f}{spread:>16}   {aim}".rstrip()
+        return f"{name:40}{this:>11}{that:>11}{ratio:9.2f}{spread:>16}   {aim}".rstrip()
 
 
 def measure_pairs(sides, table, has_rig):
@@ -176,7 +176,7 @@ def measure_big(sides, table, has_rig, script):
             table.row(f"big_1m {title}", ("big_1m", title, "real"), ("big_1m", title, "bare"),
                       least=10)
         for watch, words, most in [("stats", "statistics", 1.3), ("record", "record", 2),
-                                   ("fresh", "record from nothing", 2)]:
+                                   ("fresh", "record, new memory", 2)]:
             table.row(f"big_1m {title}, {words}", ("big_1m", title, watch),
                       ("big_1m", title, "bare"), most=most)
 
@@ -225,11 +225,13 @@ def heading(rounds, pairs):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             models = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
         cpu = models[0] if models else cpu
-    changed = " and changes" if said("git", "status", "--porcelain", "--", "src", "benches") else ""
+    # The commit that the measured code is of; what else was committed since does not matter.
+    commit = said("git", "log", "-1", "--format=%h", "--", "src")
+    changed = ", changed" if said("git", "status", "--porcelain", "--", "src") else ""
     yield f"date    {datetime.date.today()}"
     yield f"cpu     {cpu}, {os.cpu_count()} cores"
     yield f"rustc   {said('rustc', '--version')}"
-    yield f"commit  {said('git', 'rev-parse', '--short', 'HEAD')}{changed}"
+    yield f"commit  {commit}{changed}"
     yield f"rounds  {rounds}, of {pairs} pairs; times are per operation, or as said"
 
 

@@ -21,6 +21,15 @@ def rows(group, target):
         yield bench["full_id"].split("/")[1:], estimates["median"]["point_estimate"] / count
 
 
+def place(name):
+    """The present design first, then as the names go."""
+    return name != "fragsim", name
+
+
+def number(word):
+    return (0, int(word), "") if word.isdigit() else (1, 0, word)
+
+
 def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
@@ -30,10 +39,13 @@ def main():
         sys.exit(f"nothing of {sys.argv[1]} in {target}: run the bench first")
     # The contestants side by side.
     at = {"free_index": 1, "neighbours": 0}.get(sys.argv[1], 0)
-    names = list(dict.fromkeys(words[at] for words, _ in found))
+    names = sorted({words[at] for words, _ in found if len(words) > 1}, key=place)
     cases = {}
-    for words, time in found:
-        cases.setdefault("/".join(words[:at] + words[at + 1:]), {})[words[at]] = time
+    for words, time in sorted(found, key=lambda row: [number(word) for word in row[0]]):
+        if len(words) == 1:
+            print(f"{words[0]:28}{time:18.1f}")
+        else:
+            cases.setdefault("/".join(words[:at] + words[at + 1:]), {})[words[at]] = time
     print(f"{'ns':28}" + "".join(f"{name:>18}" for name in names))
     for case, times in cases.items():
         cells = (f"{times[name]:18.1f}" if name in times else f"{'':18}" for name in names)
