@@ -290,8 +290,7 @@ def main():
                 measure_load(sides, table, fragsim, pickle, packed)
             if "sweep" in parts:
                 measure_sweep(sides, table, fragsim)
-    for line in [*head, "", *table.text()]:
-        print(line)
+    print("\n".join([*head, "", *table.text()]).rstrip())
 
 
 if __name__ == "__main__":
