@@ -5,15 +5,50 @@
 //! stream), visited in ascending order of the streams' handles, gives the same sequence.
 //!
 //! ```text
-//!  bitmap of bins that hold something      0 1 0 0 1 …   one bit a bin, one summary bit a word
+//!  bitmap of bins that hold something      0 1 0 0 1 …        one bit a bin, one summary bit a word
 //!                                            │     │
-//!  bins: sizes of a narrow range        [512] [2048,2048]   each sorted by (size, order, address)
+//!  bins: sizes of a narrow range        [512]     [2048]      the first block of each
+//!                                            │     │
+//!  few blocks: a list through them      ■→■→■     │           by (size, order, address)
+//!  many blocks: sorted pieces                     [≤64][≤64]  by the same, addresses alone if of one size
 //! ```
 //! Sizes are multiples of 512 but for one old setting. Up to 2 MiB each size has a bin of its own;
-//! above, each octave has 256. So a bin holds few blocks, and where it holds many they are of one
+//! above, each octave has 256. So a bin holds few blocks, and where it holds many they are mostly of one
 //! size. `lower_bound` looks into the size's own bin, then takes the first block of the next bin that
 //! holds one: a few bit operations. The twin in `tree.rs` is the standard ordered map; the tests hold
 //! the two together.
+//!
+//! # What was tried
+//!
+//! `cargo bench --bench free_index` measures all three, on the same blocks at addresses of no order;
+//! small blocks are of 512 B to 1 MiB, large ones of 1 to 64 MiB.
+//!
+//! ```text
+//! ns                         small blocks            large blocks
+//!                        100  10,000      1 M     100  10,000     1 M
+//! lower_bound  tree        30      58      120      36      86     532
+//!              binned     8.0     2.2      2.1     8.4      16     105
+//!              here       3.9     2.0      1.9     7.1      28     239
+//! insert       tree        19      98      506      18      90     494
+//!              binned     8.5      81     9408      10      40     646
+//!              here       7.9      58      400     7.2      40     462
+//! remove       tree        19      98      566      18      86     536
+//!              binned      12      78     9836      12      45     858
+//!              here       4.0      49      354     4.7      28     504
+//! ```
+//! - **tree**, the standard map by (size, order, address). A step down waits for the one before, and
+//!   keys of three words fill the nodes: it is slower everywhere.
+//! - **binned**, these bins as sorted vectors of keys and blocks. Finding is as fast or faster: the same
+//!   bits are read, and one piece of memory. But every bin that holds something has memory of its own,
+//!   also for one block; and an insertion moves what stands behind it in its bin, which is half of some
+//!   500 blocks where there are a million small ones.
+//! - **here**, the present one. A bin of few blocks costs nothing beside the blocks: its list runs through
+//!   records that are read anyway. A bin in which a walk was long becomes a run of pieces, none longer
+//!   than 64, so that no insertion moves more than one. Its price is the search for a size within a bin
+//!   above 2 MiB that has become a run: first the piece, then the place in it.
+//!
+//! At a million blocks the time is that of waiting for memory, whatever the design: a block's record, its
+//! bin and its piece are far apart.
 
 mod bin_run;
 mod bins;
