@@ -15,9 +15,10 @@ use super::{
     heap::{DictSlot, Heap},
     keys::{Key, KeySet},
     memo::{Memo, Slot},
-    raw::{Entry, SIZE_LIMIT},
+    raw::{Entry, SIZE_LIMIT, Site},
+    raw_stacks::RawStacks,
     rows::{self, EMPTY},
-    text::{ContextId, FrameId, PoolRef, StrId},
+    text::{ContextId, FrameId, PoolRef, StackId, StrId},
 };
 use crate::base::{Addr, Bytes, Id, PoolId, StreamHandle};
 
@@ -28,6 +29,7 @@ const FRESH: usize = 12;
 #[derive(Default)]
 pub(super) struct Shape {
     frames: Vec<FrameId>,
+    stacks: RawStacks,
     fresh: Vec<Slot>,
     /// The texts written out last: the same few come again and again.
     compile_context: Option<StrId>,
@@ -39,8 +41,7 @@ pub(super) struct Shape {
 #[derive(Clone, Copy)]
 enum Frames {
     Absent,
-    /// In [`Shape::frames`].
-    New,
+    New(StackId),
     Known(ContextId),
 }
 
@@ -131,8 +132,8 @@ fn is_next(next: u32, fresh: &[Slot], index: u32) -> bool {
 
 impl Shape {
     /// Reads the entry that `bytes` begin with, behind its `}`: its row, and the bytes it took.
-    /// `None` where it is of another shape; nothing is changed then, but that texts may be known
-    /// that the entry holds.
+    /// `None` where it is of another shape; nothing is changed then, but that texts and stacks may
+    /// be known that the entry holds.
     #[inline]
     pub(super) fn entry(
         &mut self,
@@ -149,6 +150,7 @@ impl Shape {
             return None;
         }
         let mut entry = EMPTY;
+        let mut site = Site::default();
         let mut seen = KeySet::default();
         let mut frames = Frames::Absent;
         while let Some(number) = cursor.number() {
@@ -163,26 +165,26 @@ impl Shape {
                 Key::Size => {
                     entry.size = Bytes(cursor.unsigned().filter(|size| *size < SIZE_LIMIT)?);
                 }
-                Key::Stream => entry.stream = StreamHandle(cursor.int()?.cast_unsigned()),
+                Key::Stream => site.stream = StreamHandle(cursor.int()?.cast_unsigned()),
                 Key::TimeUs => entry.time_us = NonZeroI64::new(cursor.int()?),
                 Key::Frames => frames = self.frames(&mut cursor, heap, memo, next)?,
                 Key::CompileContext => {
                     let text = text(&mut cursor, heap, memo, self.compile_context)?;
                     self.compile_context = Some(text);
-                    entry.compile_context = Some(text);
+                    site.compile_context = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::UserMetadata => {
                     let text = text(&mut cursor, heap, memo, self.user_metadata)?;
                     self.user_metadata = Some(text);
-                    entry.user_metadata = Some(text);
+                    site.user_metadata = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::InternalMetadata => {
                     let text = text(&mut cursor, heap, memo, None)?;
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
-                Key::PoolId => entry.pool = Some(self.pool(&mut cursor, heap, memo, next)?),
+                Key::PoolId => site.pool = Some(self.pool(&mut cursor, heap, memo, next)?),
                 _ => return None,
             }
             seen.add(key);
@@ -190,6 +192,7 @@ impl Shape {
         if cursor.byte()? != b'u' || rows::missing(seen, entry.action).is_some() {
             return None;
         }
+        entry.site = heap.rows.sites.intern(site).ok()?;
         self.keep(entry, frames, seen, heap, memo)?;
         Some((row, bytes.len() - cursor.0.len()))
     }
@@ -204,15 +207,11 @@ impl Shape {
     ) -> Option<()> {
         match frames {
             Frames::Absent => {}
-            Frames::Known(context) => {
-                entry.context = Some(context);
-                entry.stack = Some(heap.contexts[context.index()]);
-            }
-            Frames::New => {
+            Frames::Known(context) => entry.context = Some(context),
+            Frames::New(stack) => {
                 let context = ContextId::new(heap.contexts.len())?;
-                let stack = heap.stacks.intern(&self.frames).ok()?;
                 heap.contexts.push(stack);
-                (entry.context, entry.stack) = (Some(context), Some(stack));
+                entry.context = Some(context);
             }
         }
         heap.rows.push_whole(entry, seen);
@@ -227,7 +226,7 @@ impl Shape {
     fn frames(
         &mut self,
         cursor: &mut Cursor<'_>,
-        heap: &Heap,
+        heap: &mut Heap,
         memo: &Memo,
         next: u32,
     ) -> Option<Frames> {
@@ -240,38 +239,48 @@ impl Shape {
         }
         let context = ContextId::new(heap.contexts.len())?;
         memoize(cursor, &mut self.fresh, next, Slot::Context(context))?;
-        let frame = |number: u32| match memo.slot(number) {
-            Slot::Dict(dict) => match heap.dicts[dict as usize] {
-                DictSlot::Known(frame) => Some(frame),
-                _ => None,
-            },
-            _ => None,
-        };
-        self.frames.clear();
-        match *cursor.0 {
-            [b'(', ref rest @ ..] => {
-                cursor.0 = rest;
-                while let Some(number) = cursor.number() {
-                    self.frames.push(frame(number)?);
-                }
-                (cursor.byte()? == b'e').then_some(Frames::New)
+        if let [b'(', rest @ ..] = cursor.0 {
+            let mut end = Cursor(rest);
+            while end.number().is_some() {}
+            let raw = &rest[..rest.len() - end.0.len()];
+            *cursor = end;
+            if cursor.byte()? != b'e' {
+                return None;
             }
-            _ => {
-                // One frame; or none, and what is asked for is the next key.
-                let behind = cursor.0;
-                let only = cursor.number().filter(|n| !matches!(memo.slot(*n), Slot::Text(_)));
-                match only {
-                    Some(number) => {
-                        self.frames.push(frame(number)?);
-                        (cursor.byte()? == b'a').then_some(Frames::New)
-                    }
-                    None => {
-                        cursor.0 = behind;
-                        Some(Frames::New)
-                    }
-                }
-            }
+            return self.stack(raw, heap, memo).map(Frames::New);
         }
+        // One frame; or none, and what is asked for is the next key.
+        let behind = cursor.0;
+        let mut raw: &[u8] = &[];
+        if let Some(number) = cursor.number()
+            && !matches!(memo.slot(number), Slot::Text(_))
+        {
+            raw = &behind[..behind.len() - cursor.0.len()];
+            if cursor.byte()? != b'a' {
+                return None;
+            }
+        } else {
+            cursor.0 = behind;
+        }
+        self.stack(raw, heap, memo).map(Frames::New)
+    }
+
+    /// The stack of frames with these numbers.
+    #[inline]
+    fn stack(&mut self, raw: &[u8], heap: &mut Heap, memo: &Memo) -> Option<StackId> {
+        if let Some(stack) = self.stacks.get(raw, memo.changes) {
+            return Some(stack);
+        }
+        self.frames.clear();
+        let mut numbers = Cursor(raw);
+        while let Some(number) = numbers.number() {
+            let Slot::Dict(dict) = memo.slot(number) else { return None };
+            let DictSlot::Known(frame) = heap.dicts[dict as usize] else { return None };
+            self.frames.push(frame);
+        }
+        let stack = heap.stacks.intern(&self.frames).ok()?;
+        self.stacks.add(raw, stack);
+        Some(stack)
     }
 
     fn pool(
