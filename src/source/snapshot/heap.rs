@@ -460,7 +460,7 @@ impl Heap {
 
     /// The entry of a row.
     pub(super) fn entry(&self, row: u32) -> Entry {
-        self.rows.entries[row as usize]
+        self.rows.entries.get(row)
     }
 }
 

@@ -17,6 +17,7 @@
 //! ```
 
 mod census;
+mod entries;
 mod fault;
 mod heap;
 mod history;

@@ -73,7 +73,7 @@ impl<'a> Rebuild<'a> {
             snapshot.segments.iter().filter(|s| s.device == device).collect();
         let end = Ranges::of(&segments);
         let layout = snapshot.layout(device);
-        let (start_live, (census, chains)) = beside(
+        let (start_live, (census, chains, events)) = beside(
             entries.len() >= WORTH_A_THREAD,
             || StartLive::of(entries, &layout),
             || {
@@ -81,7 +81,7 @@ impl<'a> Rebuild<'a> {
                 let chains = Chains::of(&end, entries, &census, |entry| {
                     (snapshot.site(entry).stream, snapshot.pool(entry))
                 });
-                (census, chains)
+                (census, chains, shown::events(snapshot, entries))
             },
         );
         let is_private = |segment: &&Segment| segment.pool_id.is_some_and(PoolId::is_private);
@@ -107,6 +107,7 @@ impl<'a> Rebuild<'a> {
             released_pools: Vec::new(),
             recorded: Recorded {
                 end: layout,
+                events,
                 first_event: Vec::with_capacity(ops + 1),
                 events_name_pools,
                 releases: snapshot.release_range(),
@@ -145,10 +146,10 @@ impl<'a> Rebuild<'a> {
     }
 
     fn rebuild(mut self, start_live: &StartLive) -> Result<Trace, HistoryError> {
-        let (snapshot, entries) = (self.snapshot, self.entries);
-        let ((overlap, events), followed) = beside(
+        let entries = self.entries;
+        let (overlap, followed) = beside(
             entries.len() >= WORTH_A_THREAD,
-            || (overlap::first_overlap(entries, start_live), shown::events(snapshot, entries)),
+            || overlap::first_overlap(entries, start_live),
             || self.follow(start_live),
         );
         if let Some((entry, misfit)) = overlap {
@@ -156,7 +157,6 @@ impl<'a> Rebuild<'a> {
         }
         followed?;
         self.recorded.first_event.push(self.events_so_far());
-        self.recorded.events = events;
         for (at, pool) in std::mem::take(&mut self.pools_of_events) {
             self.recorded.events.set_pool(at, pool);
         }

@@ -6,6 +6,7 @@
 use std::num::NonZeroI64;
 
 use super::{
+    entries::Entries,
     heap::Value,
     keys::{Key, KeySet},
     raw::{Action, Entry, SIZE_LIMIT, Site},
@@ -31,7 +32,7 @@ pub(super) enum Problem {
 
 #[derive(Default)]
 pub(super) struct Rows {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
     pub(super) sites: Sites,
     /// Which of the required keys a row has, see [`bit`].
     has: Vec<u8>,
@@ -95,7 +96,7 @@ impl Rows {
         if has & WHOLE != 0 {
             return None;
         }
-        let action = self.entries[row as usize].action;
+        let action = self.entries.get(row).action;
         required(action).into_iter().find(|&key| has & bit(key) == 0)
     }
 
@@ -120,7 +121,7 @@ impl Rows {
     pub(super) fn set_frames(&mut self, row: u32, context: Option<ContextId>, value: Value) {
         self.seen.add(Key::Frames);
         match (context, value) {
-            (Some(_), _) => self.entries[row as usize].context = context,
+            (Some(_), _) => self.entries.get_mut(row).context = context,
             (None, Value::None) => {}
             (None, _) => self.problem(row, Key::Frames, Problem::Kind("a list of frames", value)),
         }
@@ -141,7 +142,7 @@ impl Rows {
     }
 
     fn change_site(&mut self, row: u32, change: impl FnOnce(&mut Site)) -> Result<(), Full> {
-        let entry = &mut self.entries[row as usize];
+        let entry = self.entries.get_mut(row);
         let mut site = self.sites.get(entry.site);
         change(&mut site);
         entry.site = self.sites.intern(site)?;
@@ -159,7 +160,7 @@ impl Rows {
     ) -> Result<(), Full> {
         self.seen.add(key);
         self.has[row as usize] |= bit(key);
-        let entry = &mut self.entries[row as usize];
+        let entry = self.entries.get_mut(row);
         let outcome = match key {
             Key::Action => action(value, strings).map(|action| {
                 entry.action = action;
