@@ -11,7 +11,7 @@ use std::{
 
 use expect_test::{Expect, expect};
 use fragsim::{
-    base::{Addr, Bytes, DeviceIndex, Id, PoolId, Release, StreamHandle},
+    base::{Addr, Bytes, DeviceIndex, PoolId, Release, StreamHandle},
     source::snapshot::{self, Action, BlockState, Format, SegmentType, Snapshot, Stage},
 };
 use rand::{RngExt, SeedableRng};
