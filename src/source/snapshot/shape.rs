@@ -45,7 +45,9 @@ enum Frames {
     Known(ContextId),
 }
 
-/// Bytes that are left.
+/// Bytes that are left. It is handed on by value where a call may not be inlined: a reference would keep
+/// it in memory, and every step would wait for the one before to be stored.
+#[derive(Clone, Copy)]
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
@@ -167,24 +169,30 @@ impl Shape {
                 }
                 Key::Stream => site.stream = StreamHandle(cursor.int()?.cast_unsigned()),
                 Key::TimeUs => entry.time_us = NonZeroI64::new(cursor.int()?),
-                Key::Frames => frames = self.frames(&mut cursor, heap, memo, next)?,
+                Key::Frames => (frames, cursor) = self.frames(cursor, heap, memo, next)?,
                 Key::CompileContext => {
-                    let text = text(&mut cursor, heap, memo, self.compile_context)?;
+                    let (text, rest) = text(cursor, heap, memo, self.compile_context)?;
+                    cursor = rest;
                     self.compile_context = Some(text);
                     site.compile_context = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::UserMetadata => {
-                    let text = text(&mut cursor, heap, memo, self.user_metadata)?;
+                    let (text, rest) = text(cursor, heap, memo, self.user_metadata)?;
+                    cursor = rest;
                     self.user_metadata = Some(text);
                     site.user_metadata = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::InternalMetadata => {
-                    let text = text(&mut cursor, heap, memo, None)?;
+                    let (text, rest) = text(cursor, heap, memo, None)?;
+                    cursor = rest;
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
-                Key::PoolId => site.pool = Some(self.pool(&mut cursor, heap, memo, next)?),
+                Key::PoolId => {
+                    let (pool, rest) = self.pool(cursor, heap, memo, next)?;
+                    (site.pool, cursor) = (Some(pool), rest);
+                }
                 _ => return None,
             }
             seen.add(key);
@@ -223,31 +231,30 @@ impl Shape {
 
     /// A list of frames that all are known, or one that another entry has.
     #[inline]
-    fn frames(
+    fn frames<'a>(
         &mut self,
-        cursor: &mut Cursor<'_>,
+        mut cursor: Cursor<'a>,
         heap: &mut Heap,
         memo: &Memo,
         next: u32,
-    ) -> Option<Frames> {
+    ) -> Option<(Frames, Cursor<'a>)> {
         if let Some(number) = cursor.number() {
             let Slot::Context(context) = memo.slot(number) else { return None };
-            return Some(Frames::Known(context));
+            return Some((Frames::Known(context), cursor));
         }
         if cursor.byte()? != b']' {
             return None;
         }
         let context = ContextId::new(heap.contexts.len())?;
-        memoize(cursor, &mut self.fresh, next, Slot::Context(context))?;
+        memoize(&mut cursor, &mut self.fresh, next, Slot::Context(context))?;
         if let [b'(', rest @ ..] = cursor.0 {
             let mut end = Cursor(rest);
             while end.number().is_some() {}
             let raw = &rest[..rest.len() - end.0.len()];
-            *cursor = end;
-            if cursor.byte()? != b'e' {
+            if end.byte()? != b'e' {
                 return None;
             }
-            return self.stack(raw, heap, memo).map(Frames::New);
+            return self.stack(raw, heap, memo).map(|stack| (Frames::New(stack), end));
         }
         // One frame; or none, and what is asked for is the next key.
         let behind = cursor.0;
@@ -262,7 +269,7 @@ impl Shape {
         } else {
             cursor.0 = behind;
         }
-        self.stack(raw, heap, memo).map(Frames::New)
+        self.stack(raw, heap, memo).map(|stack| (Frames::New(stack), cursor))
     }
 
     /// The stack of frames with these numbers.
@@ -283,16 +290,16 @@ impl Shape {
         Some(stack)
     }
 
-    fn pool(
+    fn pool<'a>(
         &mut self,
-        cursor: &mut Cursor<'_>,
+        mut cursor: Cursor<'a>,
         heap: &mut Heap,
         memo: &Memo,
         next: u32,
-    ) -> Option<PoolRef> {
+    ) -> Option<(PoolRef, Cursor<'a>)> {
         if let Some(number) = cursor.number() {
             let Slot::Pair(pool) = memo.slot(number) else { return None };
-            return Some(pool);
+            return Some((pool, cursor));
         }
         let id = PoolId(cursor.unsigned()?, cursor.unsigned()?);
         if cursor.byte()? != 0x86 {
@@ -303,22 +310,22 @@ impl Shape {
             _ => heap.pool(id).ok()?,
         };
         self.pool = Some((id, pool));
-        memoize(cursor, &mut self.fresh, next, Slot::Pair(pool))?;
-        Some(pool)
+        memoize(&mut cursor, &mut self.fresh, next, Slot::Pair(pool))?;
+        Some((pool, cursor))
     }
 }
 
 /// A text, which is often the same as the `last` one.
 #[inline]
-fn text(
-    cursor: &mut Cursor<'_>,
+fn text<'a>(
+    mut cursor: Cursor<'a>,
     heap: &mut Heap,
     memo: &Memo,
     last: Option<StrId>,
-) -> Option<StrId> {
+) -> Option<(StrId, Cursor<'a>)> {
     if let Some(number) = cursor.number() {
         let Slot::Text(text) = memo.slot(number) else { return None };
-        return Some(text);
+        return Some((text, cursor));
     }
     let length = match cursor.byte()? {
         0x8c => cursor.byte()?.into(),
@@ -331,6 +338,5 @@ fn text(
         Some(text) => text,
         None => heap.strings.intern(std::str::from_utf8(bytes).ok()?).ok()?,
     };
-    cursor.0 = rest;
-    Some(text)
+    Some((text, Cursor(rest)))
 }
