@@ -104,8 +104,8 @@ fn judge_recorded(trace: &Trace) -> Result<usize, String> {
     let recorded = trace.recorded().expect("it was lifted from a recording");
     let rules = CheckRules { names_pools: recorded.events_name_pools, ..CheckRules::default() };
     let mut check = Check::with_rules(trace.start(), rules);
-    for event in &recorded.events {
-        check.event(event).map_err(|violation| violation.to_string())?;
+    for event in recorded.events.iter() {
+        check.event(&event).map_err(|violation| violation.to_string())?;
     }
     check.end(&recorded.end).map_err(|violation| violation.to_string())?;
     Ok(check.event_count())

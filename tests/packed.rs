@@ -9,9 +9,15 @@ use std::{path::Path, sync::LazyLock};
 
 use expect_test::{Expect, expect};
 use fragsim::{
+    base::{Bytes, Release},
+    models::pytorch::conf::AllocConf,
     source::{
         packed::{self, Packed},
         snapshot,
+    },
+    study::{
+        verify::{VerifyOptions, resolved, verify_trace},
+        whatif::{Program, Start, Terms, whatif},
     },
     trace::Trace,
 };
@@ -62,6 +68,11 @@ fn every_recording_comes_back_whole() {
 
 static SMALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let path = common::package("traces/recorded/streams_pending.pickle.gz");
+    pack(&path).unwrap().2
+});
+
+static EXPANDABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let path = common::package("traces/recorded/frag_expandable.pickle.gz");
     pack(&path).unwrap().2
 });
 
@@ -164,5 +175,37 @@ proptest! {
             bytes.truncate(28 + keep.index(bytes.len() - 28));
         }
         let _ = packed::from_bytes(&signed(bytes));
+    }
+}
+
+/// What is asked of a recording.
+fn ask(trace: Trace) {
+    let options = VerifyOptions::default();
+    let _ = verify_trace(&trace, &options);
+    let (trace, _) = resolved(trace, &options);
+    for start in [Start::AsRecorded, Start::Reallocate] {
+        let Ok(program) = Program::of(&trace, start) else { continue };
+        let conf = AllocConf::new(Release::NEWEST);
+        let _ = whatif(&program, &Terms::new(Release::NEWEST, conf, Bytes(1 << 44)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// What is taken can be asked anything, without a panic.
+    #[test]
+    fn a_recording_made_up_can_be_verified_and_replayed(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
+        is_expandable in any::<bool>(),
+    ) {
+        let mut bytes = stored(if is_expandable { &EXPANDABLE } else { &SMALL });
+        for (at, bit) in flips {
+            let at = 28 + at.index(bytes.len() - 28);
+            bytes[at] ^= 1u8 << bit;
+        }
+        if let Ok(packed) = packed::from_bytes(&signed(bytes)) {
+            packed.traces.into_iter().for_each(ask);
+        }
     }
 }

@@ -206,7 +206,7 @@ fn place(trace: &Trace, verdict: &Verdict) -> Option<usize> {
 fn every_change_is_found(name: &str, step: usize, change: impl Fn(&mut Recorded, usize)) {
     let trace = only_history(name);
     assert!(judged(&trace, |_| ()).is_exact(), "{name}");
-    let events: Vec<Event> = trace.recorded().unwrap().events.clone();
+    let events: Vec<Event> = trace.recorded().unwrap().events.iter().collect();
     for at in (0..events.len()).step_by(step) {
         let verdict = judged(&trace, |recorded| change(recorded, at));
         let found = place(&trace, &verdict);
@@ -236,11 +236,12 @@ fn one_changed_address_is_found() {
     for (name, step) in CHANGED {
         every_change_is_found(name, step, |recorded, at| {
             // The address of a failure is not compared: it is the device's free memory.
-            let event = &mut recorded.events[at];
+            let mut event = recorded.events.get(at).unwrap();
             if event.action == Action::Oom {
                 event.size += Bytes(512);
             }
             event.addr = event.addr + Bytes(512);
+            recorded.events.set(at, event);
         });
     }
 }
@@ -250,9 +251,10 @@ fn one_changed_size_is_found() {
     for (name, step) in CHANGED {
         every_change_is_found(name, step, |recorded, at| {
             // That of a snapshot is not compared: it may have been one of a single pool.
-            let event = &mut recorded.events[at];
+            let mut event = recorded.events.get(at).unwrap();
             event.stream.0 += u64::from(event.action == Action::Snapshot);
             event.size += Bytes(1);
+            recorded.events.set(at, event);
         });
     }
 }
@@ -261,7 +263,9 @@ fn one_changed_size_is_found() {
 fn one_missing_entry_is_found() {
     for (name, step) in CHANGED {
         every_change_is_found(name, step, |recorded, at| {
-            recorded.events.remove(at);
+            let mut events: Vec<Event> = recorded.events.iter().collect();
+            events.remove(at);
+            recorded.events = events.into_iter().collect();
             let after = recorded.first_event.iter_mut().filter(|first| **first as usize > at);
             after.for_each(|first| *first -= 1);
         });
@@ -289,7 +293,7 @@ fn a_history_that_repeats_an_operation_is_not_exact() {
     let last = trace.ops().len() - 1;
     let verdict = judged(&trace, |recorded| {
         let from = recorded.first_event[last] as usize;
-        let again = recorded.events[from..].to_vec();
+        let again: Vec<Event> = recorded.events.iter().skip(from).collect();
         recorded.events.extend(again);
         *recorded.first_event.last_mut().unwrap() = u32::try_from(recorded.events.len()).unwrap();
     });

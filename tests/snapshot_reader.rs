@@ -11,7 +11,7 @@ use std::{
 
 use expect_test::{Expect, expect};
 use fragsim::{
-    base::{Addr, Bytes, DeviceIndex, Id, PoolId, Release, StreamHandle},
+    base::{Addr, Bytes, DeviceIndex, PoolId, Release, StreamHandle},
     source::snapshot::{self, Action, BlockState, Format, SegmentType, Snapshot, Stage},
 };
 use rand::{RngExt, SeedableRng};
@@ -208,9 +208,9 @@ fn a_small_snapshot_is_read_whole() {
     assert_eq!(alloc.time_us.map(i64::from), Some(1_700_000_000_000_000));
     assert_eq!(alloc.device_free(), None);
     assert_eq!(oom.device_free(), Some(Bytes(77)));
-    assert_eq!(oom.stream, StreamHandle(u64::MAX));
-    assert_eq!((oom.stack, oom.context, oom.time_us), (None, None, None));
-    let frames: Vec<_> = snapshot.stack(alloc.stack.unwrap()).collect();
+    assert_eq!(snapshot.site(&oom).stream, StreamHandle(u64::MAX));
+    assert_eq!((snapshot.stack_of(&oom), oom.context, oom.time_us), (None, None, None));
+    let frames: Vec<_> = snapshot.stack(snapshot.stack_of(&alloc).unwrap()).collect();
     assert_eq!(snapshot.text(frames[0].filename.unwrap()), "model.py");
     assert_eq!(frames[0].line, 7);
     assert!(snapshot.warnings.is_empty(), "{:?}", snapshot.warnings);
@@ -220,7 +220,7 @@ fn a_small_snapshot_is_read_whole() {
 fn equal_stacks_are_one_stack_but_each_list_is_its_own_context() {
     let snapshot = read_py(&small()).unwrap();
     let [first, second, _] = snapshot.traces[0][..] else { panic!("three entries") };
-    assert_eq!(first.stack, second.stack);
+    assert_eq!(snapshot.stack_of(&first), snapshot.stack_of(&second));
     assert_ne!(first.context, second.context);
 
     // Memo 0 is one list of frames that both entries name.
@@ -495,7 +495,7 @@ fn protocol_0_builds_dicts_key_by_key() {
     let snapshot = read(text.as_bytes()).unwrap();
     let entry = snapshot.traces[0][0];
     assert_eq!((entry.action, entry.addr, entry.size), (Action::Alloc, Addr(4096), Bytes(512)));
-    assert_eq!(snapshot.stack(entry.stack.unwrap()).next().unwrap().line, 3);
+    assert_eq!(snapshot.stack(snapshot.stack_of(&entry).unwrap()).next().unwrap().line, 3);
 }
 
 #[test]
@@ -982,7 +982,6 @@ fn every_context_of_a_recording_is_one_list_of_the_file() {
     let Some(data) = shared_data() else { return };
     let snapshot = snapshot::load(data.join("recorded/mlp.pickle.gz")).unwrap();
     for entry in snapshot.traces.iter().flatten() {
-        let of_context = entry.context.map(|context| snapshot.contexts[context.index()]);
-        assert_eq!(of_context, entry.stack);
+        assert_eq!(entry.context.is_some(), snapshot.stack_of(entry).is_some());
     }
 }

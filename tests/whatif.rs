@@ -39,8 +39,8 @@ fn shared(part: &str) -> Option<PathBuf> {
 
 /// The program of a recording, as it is asked under other terms.
 fn program(path: &Path) -> Program {
-    let traces = snapshot::load(path).unwrap().histories().unwrap();
-    let (trace, _) = resolved(&traces[0], &VerifyOptions::default());
+    let mut traces = snapshot::load(path).unwrap().histories().unwrap();
+    let (trace, _) = resolved(traces.swap_remove(0), &VerifyOptions::default());
     Program::of(&trace, Start::Reallocate).unwrap()
 }
 

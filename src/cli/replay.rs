@@ -149,7 +149,7 @@ fn recorded_plan(
             devices.join(" and ")
         );
     };
-    let (trace, inferred) = resolved(&trace, &VerifyOptions::default());
+    let (trace, inferred) = resolved(trace, &VerifyOptions::default());
     let mut plan = Plan::of(trace);
     plan.notes = warnings;
     plan.notes.extend(inferred.into_iter().map(|fact| format!("inferred: {fact}")));

@@ -5,10 +5,10 @@
 //! apart so that the right reader is asked.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, Sender, channel, sync_channel},
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -19,6 +19,9 @@ use super::packed;
 const BUFFER: usize = 256 << 10;
 /// Bytes that are looked at to tell what an input is.
 const HEAD: u64 = 4 << 10;
+
+/// Files of so many bytes are read in a thread of their own.
+const WORTH_A_THREAD: u64 = 4 << 20;
 
 /// Why an input cannot be opened or read on.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +84,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn BufRead + Send>, InputErro
         return unpack(io::stdin(), Path::new("standard input"));
     }
     let file = File::open(path).map_err(|source| failure(path, source))?;
-    if file.metadata().is_ok_and(|data| data.is_dir()) {
+    let data = file.metadata();
+    if data.as_ref().is_ok_and(Metadata::is_dir) {
         return Err(InputError::Directory(path.to_owned()));
     }
-    unpack(file, path)
+    let is_large = data.is_ok_and(|data| data.is_file() && data.len() >= WORTH_A_THREAD);
+    unpack_from(file, path, is_large)
 }
 
 fn failure(path: &Path, source: io::Error) -> InputError {
@@ -106,7 +111,14 @@ pub fn unpack(
     raw: impl Read + Send + 'static,
     path: &Path,
 ) -> Result<Box<dyn BufRead + Send>, InputError> {
-    let mut raw = raw;
+    unpack_from(raw, path, false)
+}
+
+fn unpack_from(
+    mut raw: impl Read + Send + 'static,
+    path: &Path,
+    is_large: bool,
+) -> Result<Box<dyn BufRead + Send>, InputError> {
     let head = head(&mut raw).map_err(|source| failure(path, source))?;
     if head.is_empty() {
         return Err(InputError::Empty(path.to_owned()));
@@ -125,6 +137,9 @@ pub fn unpack(
         let named = Named { unpacker, format: "zstd", at: |zst| zst.get_ref().at };
         return ahead(named, path);
     }
+    if is_large {
+        return ahead(whole, path);
+    }
     Ok(Box::new(whole))
 }
 
@@ -135,7 +150,7 @@ fn head(raw: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Unpacks in a thread of its own, a few blocks ahead.
+/// Reads in a thread of its own, a few blocks ahead.
 fn ahead(
     unpacker: impl Read + Send + 'static,
     path: &Path,
@@ -149,6 +164,8 @@ fn ahead(
 /// Blocks that another thread reads.
 struct Ahead {
     blocks: Receiver<io::Result<Vec<u8>>>,
+    /// Takes back what was used up: memory that was touched before is faster.
+    spare: Sender<Vec<u8>>,
     block: Vec<u8>,
     at: usize,
 }
@@ -159,11 +176,13 @@ const BLOCKS: usize = 4;
 impl Ahead {
     fn new(mut reader: impl Read + Send + 'static) -> io::Result<Self> {
         let (sender, blocks) = sync_channel(BLOCKS);
+        let (spare, used) = channel::<Vec<u8>>();
         // It ends with the reader, after an error, or when nobody takes blocks any more.
-        std::thread::Builder::new().name("unpack".into()).spawn(move || {
+        std::thread::Builder::new().name("read ahead".into()).spawn(move || {
             loop {
-                let mut block = Vec::with_capacity(BUFFER);
-                let outcome = reader.by_ref().take(BUFFER as u64).read_to_end(&mut block);
+                let mut block = used.try_recv().unwrap_or_default();
+                block.resize(BUFFER, 0);
+                let outcome = fill(&mut reader, &mut block);
                 let is_over = outcome.is_err() || block.is_empty();
                 if !block.is_empty() && sender.send(Ok(block)).is_err() {
                     return;
@@ -176,8 +195,23 @@ impl Ahead {
                 }
             }
         })?;
-        Ok(Self { blocks, block: Vec::new(), at: 0 })
+        Ok(Self { blocks, spare, block: Vec::new(), at: 0 })
     }
+}
+
+/// Reads until the block is full or nothing more comes; the block is what was read.
+fn fill(reader: &mut impl Read, block: &mut Vec<u8>) -> io::Result<()> {
+    let mut end = 0;
+    let outcome = loop {
+        match reader.read(&mut block[end..]) {
+            Ok(0) => break Ok(()),
+            Ok(count) => end = (end + count).min(block.len()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    block.truncate(end);
+    outcome
 }
 
 impl Read for Ahead {
@@ -193,7 +227,9 @@ impl BufRead for Ahead {
         if self.at == self.block.len()
             && let Ok(block) = self.blocks.recv()
         {
-            (self.block, self.at) = (block?, 0);
+            // Nobody takes it when all has been read.
+            let _ = self.spare.send(std::mem::replace(&mut self.block, block?));
+            self.at = 0;
         }
         Ok(&self.block[self.at..])
     }

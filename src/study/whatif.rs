@@ -66,10 +66,10 @@ impl Program {
         }
         let mut failed = Vec::new();
         for (i, op) in trace.ops().iter().enumerate() {
-            let events =
-                trace.recorded().map(|recorded| recorded.events_of(OpIndex::from_index(i)));
-            let has_failed =
-                events.and_then(<[_]>::last).is_some_and(|event| event.action == Action::Oom);
+            let last = trace
+                .recorded()
+                .and_then(|recorded| recorded.events_of(OpIndex::from_index(i)).next_back());
+            let has_failed = last.is_some_and(|event| event.action == Action::Oom);
             match op {
                 Op::Alloc(alloc) if has_failed => failed.push((builder.next_op(), *alloc)),
                 Op::Alloc(alloc) => {
@@ -337,12 +337,14 @@ mod tests {
             pool: crate::base::PoolId::DEFAULT,
         };
         builder.recorded(Recorded {
-            events: vec![
+            events: [
                 event(Action::Alloc),
                 event(Action::Oom),
                 event(Action::FreeRequested),
                 event(Action::FreeCompleted),
-            ],
+            ]
+            .into_iter()
+            .collect(),
             first_event: vec![0, 1, 2, 4],
             ..Recorded::default()
         });

@@ -11,6 +11,7 @@
 mod builder;
 mod case;
 mod event;
+mod events;
 mod layout;
 mod oom;
 mod oom_message;
@@ -21,6 +22,7 @@ pub mod script;
 pub use builder::{MAX_PRIVATE_POOLS, TraceBuilder, TraceError};
 pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
 pub use event::{Action, Event};
+pub use events::{Events, Place};
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
 pub use oom::{Oom, OomHint, ProcessUse};
 pub use oom_message::{

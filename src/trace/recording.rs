@@ -1,6 +1,6 @@
 //! [`Trace`]: the operations of one device, where they started, and what was recorded.
 
-use super::{Control, ControlId, Event, Layout, Op, PoolIndex};
+use super::{Control, ControlId, Event, Events, Layout, Op, PoolIndex};
 use crate::base::{
     AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, Span, StreamHandle, StreamId, Table,
 };
@@ -66,7 +66,7 @@ pub struct VanishedSegment {
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
     /// Everything the real allocator did, oldest first.
-    pub events: Vec<Event>,
+    pub events: Events,
     /// The first event of each operation, and the number of events at the end: one more than there
     /// are operations.
     pub first_event: Vec<u32>,
@@ -98,9 +98,13 @@ pub struct Recorded {
 
 impl Recorded {
     /// The events of one operation.
-    pub fn events_of(&self, op: OpIndex) -> &[Event] {
+    #[inline]
+    pub fn events_of(
+        &self,
+        op: OpIndex,
+    ) -> impl DoubleEndedIterator<Item = Event> + ExactSizeIterator {
         let i = op.index();
-        &self.events[self.first_event[i] as usize..self.first_event[i + 1] as usize]
+        self.events.range(self.first_event[i] as usize..self.first_event[i + 1] as usize)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     source::snapshot::{DeviceOverview, Overview},
     trace::{
-        Action, BlockLayout, BlockState, Control, Event, Layout, Op, PoolIndex, Recorded,
+        Action, BlockLayout, BlockState, Control, Event, Events, Layout, Op, PoolIndex, Recorded,
         RecordedSettings, SegmentLayout, Stream, Trace, TraceBuilder, VanishedSegment,
     },
 };
@@ -138,7 +138,7 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
     builder.reserve(packed.ops.kinds.len());
     let at_start = states.len();
     let mut unpacker = Unpacker {
-        events: Vec::with_capacity(packed.ops.kinds.len() + packed.ops.kinds.len() / 2),
+        events: Events::with_capacity(packed.ops.kinds.len() + packed.ops.kinds.len() / 2),
         first_event: Vec::with_capacity(packed.ops.kinds.len() + 1),
         made: vec![None; at_start],
         builder,
@@ -162,7 +162,7 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
 
 struct Unpacker<'a> {
     builder: TraceBuilder,
-    events: Vec<Event>,
+    events: Events,
     first_event: Vec<u32>,
     /// Where the event of each allocation so far is, if it is the expected one.
     made: Vec<Option<EventIndex>>,
@@ -214,7 +214,8 @@ impl Unpacker<'_> {
                     if kind == kind::FREE_PLAIN {
                         let made = self.made[id.index()];
                         let made = made.ok_or(Fault::Contents("the events of a free"))?;
-                        let made = self.events[made.index()];
+                        let made = self.events.get(made.index());
+                        let made = made.ok_or(Fault::Contents("the events of a free"))?;
                         self.events.extend(expected_free(made));
                     }
                 }
@@ -310,7 +311,7 @@ struct Limits {
 
 fn recorded(
     packed: columns::Recorded,
-    events: Vec<Event>,
+    events: Events,
     first_event: Vec<u32>,
     limits: &Limits,
 ) -> Result<Recorded, Fault> {

@@ -2,7 +2,7 @@
 
 use super::{PackError, columns, kind};
 use crate::{
-    base::{AllocId, Id, PoolId, Release, StreamHandle},
+    base::{AllocId, Id, OpIndex, PoolId, Release, StreamHandle},
     source::snapshot::{DeviceOverview, Overview},
     trace::{
         Action, BlockState, Control, Event, Layout, Op, Recorded, RecordedSettings, SegmentLayout,
@@ -66,9 +66,11 @@ fn pair(pool: PoolId) -> (u64, u64) {
 pub(super) fn trace(trace: &Trace) -> Result<columns::Trace, PackError> {
     let recorded = trace.recorded().ok_or(PackError::NotRecorded)?;
     let mut packer = Packer::new(trace);
+    let mut events = Vec::new();
     for (at, op) in trace.ops().iter().enumerate() {
-        let range = recorded.first_event[at] as usize..recorded.first_event[at + 1] as usize;
-        packer.op(op, &recorded.events[range]);
+        events.clear();
+        events.extend(recorded.events_of(OpIndex::from_index(at)));
+        packer.op(op, &events);
     }
     let Packer { ops, events, .. } = packer;
     Ok(columns::Trace {

@@ -1,6 +1,7 @@
 //! What one look at all entries of a history tells.
 
-use super::raw::{Action, Entry};
+use super::raw::{Action, Entry, Site};
+use crate::base::Id;
 
 /// The kinds of entries there are.
 #[derive(Debug, Default)]
@@ -13,11 +14,12 @@ pub(super) struct Census {
 }
 
 impl Census {
-    pub(super) fn of(entries: &[Entry]) -> Self {
+    pub(super) fn of(entries: &[Entry], sites: &[Site]) -> Self {
         let mut census = Self::default();
+        let named: Vec<bool> = sites.iter().map(|site| site.pool.is_some()).collect();
         for (at, entry) in entries.iter().enumerate() {
             census.counts[entry.action as usize] += 1;
-            census.names_pools |= entry.pool.is_some();
+            census.names_pools |= named.get(entry.site.index()).is_some_and(|named| *named);
             if entry.action.is_segment() {
                 census.memory.push(at);
             }

@@ -443,14 +443,15 @@ impl Heap {
             match key.key() {
                 Some(Key::Frames) => {
                     let context = self.context(value)?;
-                    let stack = context.map(|context| self.contexts[context.index()]);
-                    self.rows.set_frames(row, context.zip(stack), value);
+                    self.rows.set_frames(row, context, value);
                 }
                 Some(Key::PoolId) => {
                     let pool = self.pool_of(value)?;
-                    self.rows.set_pool(row, pool, value);
+                    self.rows.set_pool(row, pool, value).map_err(|_| Fault::Full)?;
                 }
-                Some(known) => self.rows.set(row, known, value, &self.strings),
+                Some(known) => {
+                    self.rows.set(row, known, value, &self.strings).map_err(|_| Fault::Full)?;
+                }
                 None => self.rows.unknown(row, key),
             }
         }
@@ -459,7 +460,7 @@ impl Heap {
 
     /// The entry of a row.
     pub(super) fn entry(&self, row: u32) -> Entry {
-        self.rows.entries[row as usize]
+        self.rows.entries.get(row)
     }
 }
 

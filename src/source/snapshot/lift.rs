@@ -132,6 +132,7 @@ pub(super) fn lift(heap: Heap, root: Value) -> Result<Snapshot, FormatError> {
         stacks: heap.stacks,
         contexts: heap.contexts,
         pools: heap.pools,
+        sites: heap.rows.sites.all,
         seen,
         has_host,
         warnings: unknown,

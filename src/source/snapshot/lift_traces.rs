@@ -32,6 +32,7 @@ impl Lift {
         if devices.len() > DEVICES {
             return place.fail(format!("has {} devices; at most {DEVICES}", devices.len()));
         }
+        self.heap.rows.entries.gather();
         let problems: Problems = std::mem::take(&mut self.heap.rows.problems)
             .into_iter()
             .rev()
@@ -118,7 +119,7 @@ impl Lift {
                 })
                 .collect();
         }
-        let mut all = std::mem::take(&mut self.heap.rows.entries);
+        let mut all = std::mem::take(self.heap.rows.entries.gather());
         let mut taken: Vec<Vec<Entry>> = Vec::with_capacity(traces.len());
         for rows in traces.iter().rev() {
             taken.push(match rows {

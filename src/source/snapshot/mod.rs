@@ -17,6 +17,7 @@
 //! ```
 
 mod census;
+mod entries;
 mod fault;
 mod heap;
 mod history;
@@ -32,10 +33,13 @@ mod overview;
 pub mod pickle;
 mod ranges;
 pub mod raw;
+mod raw_stacks;
 mod rebuild;
 mod release;
 mod rows;
 mod shape;
+mod shown;
+mod sites;
 mod start;
 mod text;
 mod traces;
@@ -54,9 +58,9 @@ pub use self::{
     pickle::{PickleError, PickleFault},
     raw::{
         Action, Annotation, Block, BlockState, Entry, Format, Frame, KeysSeen, Segment,
-        SegmentType, Settings, Snapshot, Stage,
+        SegmentType, Settings, Site, Snapshot, Stage,
     },
-    text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},
+    text::{ContextId, FrameId, PoolRef, SiteId, StackId, Stacks, StrId, Strings},
 };
 use super::input::{self, InputError};
 

@@ -8,13 +8,13 @@ use super::{
     traces::HistoryError,
 };
 use crate::{
-    base::{Addr, Bytes, Id, OpIndex, PoolId, Span},
-    trace::{Control, Event, Op, VanishedSegment},
+    base::{Addr, AllocId, Bytes, Id, OpIndex, PoolId, Span},
+    trace::{Control, Op, VanishedSegment},
 };
 
 impl Rebuild<'_> {
     pub(super) fn events_so_far(&self) -> u32 {
-        u32::try_from(self.recorded.events.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.events).unwrap_or(u32::MAX)
     }
 
     /// The next operation of the trace begins here.
@@ -35,11 +35,7 @@ impl Rebuild<'_> {
                 self.builder.control(Control::Snapshot(None))?;
             }
             Kind::Free => {
-                let id =
-                    self.live.remove(&first.addr).ok_or_else(|| HistoryError::Inconsistent {
-                        place: self.place(range.start),
-                        what: format!("free of {}, which is not allocated", first.addr),
-                    })?;
+                let id = self.not_live(range.start)?;
                 let is_pending = range.len() == 1;
                 if is_pending {
                     self.pending.insert(first.addr, id);
@@ -48,11 +44,11 @@ impl Rebuild<'_> {
                 self.builder.free(id, is_pending)?;
             }
             Kind::FreeTail => {
-                let Some(id) = self.live.remove(&first.addr) else { return Ok(()) };
+                let id = self.not_live(range.start)?;
                 self.begin_op();
                 self.builder.free(id, false)?;
-                let requested = Event { action: Action::FreeRequested, ..self.event(first) };
-                self.recorded.events.push(requested);
+                // The half that was lost is an event too.
+                self.pool_of_event(first);
                 self.recorded.notes.push(
                     "the first entry is the second half of a free: the ring was full, and what came before is lost".into(),
                 );
@@ -84,10 +80,18 @@ impl Rebuild<'_> {
             self.malloc(range.end - 1)?;
         }
         for at in range {
-            let event = self.event(&entries[at]);
-            self.recorded.events.push(event);
+            self.pool_of_event(&entries[at]);
         }
         Ok(())
+    }
+
+    /// The allocation that an entry frees is not live from here on.
+    fn not_live(&mut self, at: usize) -> Result<AllocId, HistoryError> {
+        let addr = self.entries[at].addr;
+        self.live.remove(&addr).ok_or_else(|| HistoryError::Inconsistent {
+            place: self.place(at),
+            what: format!("free of {addr}, which is not allocated"),
+        })
     }
 
     /// Names the frees that complete in these entries. Those that come first in a request were found
@@ -175,7 +179,7 @@ impl Rebuild<'_> {
                 }
                 self.ranges.add(span, facts).map_err(|misfit| self.misfit(at, &misfit))?;
                 if facts.pool.is_none() {
-                    let stream = self.builder.stream_of(entry.stream)?;
+                    let stream = self.builder.stream_of(self.stream(entry))?;
                     let segment = VanishedSegment {
                         stream,
                         start: None,
@@ -212,7 +216,7 @@ impl Rebuild<'_> {
 
     fn malloc(&mut self, at: usize) -> Result<(), HistoryError> {
         let entry = &self.entries[at];
-        let stream = self.builder.stream_of(entry.stream)?;
+        let stream = self.builder.stream_of(self.stream(entry))?;
         let mut pool = self.snapshot.pool(entry).unwrap_or_default();
         let mut unknown = None;
         if entry.action == Action::Alloc {
@@ -254,15 +258,16 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn event(&self, entry: &Entry) -> Event {
-        let around = self.ranges.around(Span::new(entry.addr, Bytes(1)));
-        let segment_pool = around.and_then(|(_, mapped)| mapped.facts.pool);
-        Event {
-            action: entry.action,
-            addr: entry.addr,
-            size: entry.size,
-            stream: entry.stream,
-            pool: self.snapshot.pool(entry).or(segment_pool).unwrap_or_default(),
+    /// The next event is that of this entry. Where the entry does not name its pool, the segment that
+    /// it is in does.
+    fn pool_of_event(&mut self, entry: &Entry) {
+        if self.has_private_pools && self.snapshot.pool(entry).is_none() {
+            let around = self.ranges.around(Span::new(entry.addr, Bytes(1)));
+            let pool = around.and_then(|(_, mapped)| mapped.facts.pool);
+            if let Some(pool) = pool.filter(|pool| pool.is_private()) {
+                self.pools_of_events.push((self.events, pool));
+            }
         }
+        self.events += 1;
     }
 }

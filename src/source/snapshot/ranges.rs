@@ -159,22 +159,23 @@ impl Chains {
         end: &Ranges,
         entries: &[Entry],
         census: &Census,
-        named: impl Fn(&Entry) -> Option<PoolId>,
+        place: impl Fn(&Entry) -> (StreamHandle, Option<PoolId>),
     ) -> Self {
         let mut chains = Self::default();
         let memory = census.memory.iter().map(|at| &entries[*at]);
         let maps = memory
             .filter(|entry| matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap));
         for entry in maps {
+            let (stream, pool) = place(entry);
             let facts = Facts {
-                stream: entry.stream,
-                pool: named(entry),
+                stream,
+                pool,
                 is_small: entry.size.0 % Bytes::mib(20).0 != 0,
                 is_expandable: true,
             };
             chains.join(Span::new(entry.addr, entry.size), facts, false);
         }
-        chains.judge_by_requests(entries);
+        chains.judge_by_requests(entries, |entry| place(entry).0);
         for (addr, mapped) in end.iter().filter(|(_, mapped)| mapped.facts.is_expandable) {
             chains.join(Span::new(addr, mapped.size), mapped.facts, true);
         }
@@ -183,14 +184,15 @@ impl Chains {
 
     /// Requests tell which half of a pool a chain is: more than 1 MiB is never served by the small
     /// one. The size of its ranges is a poorer guess, kept where nothing was asked.
-    fn judge_by_requests(&mut self, entries: &[Entry]) {
+    fn judge_by_requests(&mut self, entries: &[Entry], stream: impl Fn(&Entry) -> StreamHandle) {
         if self.by_stream.is_empty() {
             return;
         }
         let mut largest: FxHashMap<(StreamHandle, Addr), Bytes> = FxHashMap::default();
         for entry in entries.iter().filter(|entry| entry.action == Action::Alloc) {
-            if let Some(start) = self.start_of(entry.stream, entry.addr) {
-                let known = largest.entry((entry.stream, start)).or_default();
+            let stream = stream(entry);
+            if let Some(start) = self.start_of(stream, entry.addr) {
+                let known = largest.entry((stream, start)).or_default();
                 *known = entry.size.max(*known);
             }
         }

@@ -7,7 +7,7 @@ use std::num::NonZeroI64;
 
 use super::{
     keys::KeySet,
-    text::{ContextId, FrameId, PoolRef, StackId, Stacks, StrId, Strings},
+    text::{ContextId, FrameId, PoolRef, SiteId, StackId, Stacks, StrId, Strings},
 };
 use crate::base::{Addr, Bytes, DeviceIndex, Id, PoolId, StreamHandle};
 pub use crate::trace::{Action, BlockState};
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub contexts: Vec<StackId>,
     /// Distinct pool ids of the entries, by [`PoolRef`].
     pub pools: Vec<PoolId>,
+    /// What the entries have in common with many others, by [`SiteId`].
+    pub sites: Vec<Site>,
     /// Which keys the file has, and so which release wrote it.
     pub seen: KeysSeen,
     /// Whether data on pinned host memory is there too; it is not read.
@@ -60,7 +62,19 @@ impl Snapshot {
 
     /// The pool of an entry, where the release writes it (2.12 and later).
     pub fn pool(&self, entry: &Entry) -> Option<PoolId> {
-        entry.pool.and_then(|pool| self.pools.get(pool.index()).copied())
+        self.site(entry).pool.and_then(|pool| self.pools.get(pool.index()).copied())
+    }
+
+    /// What an entry has in common with many others: its stream, its pool and its texts.
+    #[inline]
+    pub fn site(&self, entry: &Entry) -> Site {
+        self.sites.get(entry.site.index()).copied().unwrap_or_default()
+    }
+
+    /// The stack of an entry, if a context was captured; the empty stack where that context has no
+    /// frames.
+    pub fn stack_of(&self, entry: &Entry) -> Option<StackId> {
+        entry.context.and_then(|context| self.contexts.get(context.index()).copied())
     }
 
     /// The text of an id; empty for an id of another snapshot.
@@ -161,7 +175,7 @@ pub struct Block {
     pub stack: Option<StackId>,
 }
 
-/// One trace entry; there can be millions, so it is kept to 56 bytes.
+/// One trace entry; there can be millions, so it is kept to 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Address of the block or segment. For [`Action::Oom`], which has none: the bytes that the
@@ -170,25 +184,30 @@ pub struct Entry {
     /// Bytes: requested ones of blocks, those of segments and ranges, the rounded request of an
     /// out-of-memory, the active bytes of a snapshot mark.
     pub size: Bytes,
-    /// Stream.
-    pub stream: StreamHandle,
     /// Microseconds since 1970 (2.2 and later). Neither strictly rising nor unique; 0 reads as none.
     pub time_us: Option<NonZeroI64>,
-    /// Stack, if a context was captured; the empty stack where that context has no frames.
-    pub stack: Option<StackId>,
-    /// Which context object holds that stack.
+    /// Which context object holds its stack, if one was captured: see [`Snapshot::stack_of`].
     pub context: Option<ContextId>,
+    /// Stream, pool and texts: see [`Snapshot::site`].
+    pub site: SiteId,
+    /// What happened.
+    pub action: Action,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 40);
+
+/// What an entry has in common with many others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// Stream.
+    pub stream: StreamHandle,
     /// Pool (2.12 and later).
     pub pool: Option<PoolRef>,
     /// `compile_context` (2.8 and later).
     pub compile_context: Option<StrId>,
     /// `user_metadata` (2.10 and later).
     pub user_metadata: Option<StrId>,
-    /// What happened.
-    pub action: Action,
 }
-
-const _: () = assert!(size_of::<Entry>() <= 56);
 
 impl Entry {
     /// Bytes that the device had free at an out-of-memory.

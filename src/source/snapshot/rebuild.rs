@@ -7,11 +7,12 @@ use super::{
     history, overlap,
     ranges::{Chains, Facts, Misfit, Ranges},
     raw::{Action, BlockState, Entry, Segment, Snapshot},
+    shown,
     start::{StartLive, start_segment},
     traces::HistoryError,
 };
 use crate::{
-    base::{Addr, AllocId, Bytes, DeviceIndex, OpIndex, PoolId, Span},
+    base::{Addr, AllocId, Bytes, DeviceIndex, OpIndex, PoolId, Span, StreamHandle},
     trace::{Layout, Recorded, SegmentLayout, Trace, TraceBuilder, VanishedSegment},
 };
 
@@ -52,23 +53,51 @@ pub(super) struct Rebuild<'a> {
     pub(super) vanishing: FxHashMap<Addr, VanishedSegment>,
     pub(super) released_pools: Vec<PoolId>,
     pub(super) recorded: Recorded,
+    /// Number of events so far.
+    pub(super) events: usize,
+    /// Events of a pool that their entries do not name.
+    pub(super) pools_of_events: Vec<(usize, PoolId)>,
+    /// Whether a pool may be known that the entries do not name.
+    pub(super) has_private_pools: bool,
 }
 
 impl<'a> Rebuild<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, index: usize, entries: &'a [Entry]) -> Self {
+    /// Also the blocks that were live before the first entry, or an entry that contradicts the others.
+    fn new(
+        snapshot: &'a Snapshot,
+        index: usize,
+        entries: &'a [Entry],
+    ) -> (Self, Result<StartLive, (usize, Misfit)>) {
         let device = DeviceIndex::from_index(index);
         let segments: Vec<&Segment> =
             snapshot.segments.iter().filter(|s| s.device == device).collect();
         let end = Ranges::of(&segments);
-        let census = Census::of(entries);
+        let layout = snapshot.layout(device);
+        let (start_live, (census, chains, events)) = beside(
+            entries.len() >= WORTH_A_THREAD,
+            || StartLive::of(entries, &layout),
+            || {
+                let census = Census::of(entries, &snapshot.sites);
+                let chains = Chains::of(&end, entries, &census, |entry| {
+                    (snapshot.site(entry).stream, snapshot.pool(entry))
+                });
+                (census, chains, shown::events(snapshot, entries))
+            },
+        );
+        let is_private = |segment: &&Segment| segment.pool_id.is_some_and(PoolId::is_private);
+        let has_private_pools =
+            segments.iter().any(is_private) || snapshot.pools.iter().any(|pool| pool.is_private());
         let events_name_pools = census.names_pools;
-        let chains = Chains::of(&end, entries, &census, |entry| snapshot.pool(entry));
-        Self {
+        let requests = [Action::Alloc, Action::Oom, Action::FreeRequested, Action::Snapshot];
+        let ops = requests.iter().map(|action| census.count(*action)).sum();
+        let mut builder = TraceBuilder::new(device);
+        builder.reserve(ops);
+        let this = Self {
             snapshot,
             index,
             entries,
             census,
-            builder: TraceBuilder::new(device),
+            builder,
             ranges: end,
             chains,
             made: FxHashMap::default(),
@@ -77,14 +106,31 @@ impl<'a> Rebuild<'a> {
             vanishing: FxHashMap::default(),
             released_pools: Vec::new(),
             recorded: Recorded {
-                end: snapshot.layout(device),
-                events: Vec::with_capacity(entries.len()),
+                end: layout,
+                events,
+                first_event: Vec::with_capacity(ops + 1),
                 events_name_pools,
                 releases: snapshot.release_range(),
                 settings: snapshot.recorded_settings(),
                 ..Recorded::default()
             },
-        }
+            events: 0,
+            pools_of_events: Vec::new(),
+            has_private_pools,
+        };
+        (this, start_live)
+    }
+
+    /// The trace of one device.
+    pub(super) fn trace(
+        snapshot: &'a Snapshot,
+        index: usize,
+        entries: &'a [Entry],
+    ) -> Result<Trace, HistoryError> {
+        let (rebuild, start_live) = Self::new(snapshot, index, entries);
+        rebuild.refuse_skipped_actions()?;
+        let start_live = start_live.map_err(|(entry, misfit)| rebuild.misfit(entry, &misfit))?;
+        rebuild.rebuild(&start_live)
     }
 
     pub(super) fn place(&self, entry: usize) -> String {
@@ -99,21 +145,21 @@ impl<'a> Rebuild<'a> {
         }
     }
 
-    pub(super) fn rebuild(mut self) -> Result<Trace, HistoryError> {
-        self.refuse_skipped_actions()?;
-        let start_live = StartLive::of(self.entries, &self.recorded.end)
-            .map_err(|(entry, misfit)| self.misfit(entry, &misfit))?;
+    fn rebuild(mut self, start_live: &StartLive) -> Result<Trace, HistoryError> {
         let entries = self.entries;
         let (overlap, followed) = beside(
             entries.len() >= WORTH_A_THREAD,
-            || overlap::first_overlap(entries, &start_live),
-            || self.follow(&start_live),
+            || overlap::first_overlap(entries, start_live),
+            || self.follow(start_live),
         );
         if let Some((entry, misfit)) = overlap {
             return Err(self.misfit(entry, &misfit));
         }
         followed?;
         self.recorded.first_event.push(self.events_so_far());
+        for (at, pool) in std::mem::take(&mut self.pools_of_events) {
+            self.recorded.events.set_pool(at, pool);
+        }
         let chains = std::mem::take(&mut self.vanishing).into_values();
         self.recorded.vanished.extend(chains);
         self.recorded.vanished.sort_by_key(|segment| (segment.made_by, segment.start));
@@ -177,15 +223,19 @@ impl<'a> Rebuild<'a> {
         frees.all(|entry| pending.contains(&entry.addr))
     }
 
+    pub(super) fn stream(&self, entry: &Entry) -> StreamHandle {
+        self.snapshot.site(entry).stream
+    }
+
     pub(super) fn facts_of(&self, entry: &Entry) -> Facts {
         let pool = self.snapshot.pool(entry);
         if matches!(entry.action, Action::SegmentMap | Action::SegmentUnmap)
-            && let Some(facts) = self.chains.facts_at(entry.stream, entry.addr)
+            && let Some(facts) = self.chains.facts_at(self.stream(entry), entry.addr)
         {
             return Facts { pool: pool.or(facts.pool), ..facts };
         }
         Facts {
-            stream: entry.stream,
+            stream: self.stream(entry),
             pool,
             is_small: entry.size == Bytes::mib(2),
             is_expandable: false,

@@ -6,10 +6,12 @@
 use std::num::NonZeroI64;
 
 use super::{
+    entries::Entries,
     heap::Value,
     keys::{Key, KeySet},
-    raw::{Action, Entry, SIZE_LIMIT},
-    text::{ContextId, PoolRef, StackId, StrId, Strings},
+    raw::{Action, Entry, SIZE_LIMIT, Site},
+    sites::Sites,
+    text::{ContextId, Full, PoolRef, SiteId, StrId, Strings},
 };
 use crate::base::{Addr, Bytes, StreamHandle};
 
@@ -30,7 +32,8 @@ pub(super) enum Problem {
 
 #[derive(Default)]
 pub(super) struct Rows {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
+    pub(super) sites: Sites,
     /// Which of the required keys a row has, see [`bit`].
     has: Vec<u8>,
     /// The first problem of a row, with its key; ordered by row in real files.
@@ -47,13 +50,9 @@ pub(super) struct Rows {
 pub(super) const EMPTY: Entry = Entry {
     addr: Addr(0),
     size: Bytes(0),
-    stream: StreamHandle(0),
     time_us: None,
-    stack: None,
     context: None,
-    pool: None,
-    compile_context: None,
-    user_metadata: None,
+    site: SiteId::UNKNOWN,
     action: Action::Alloc,
 };
 
@@ -97,7 +96,7 @@ impl Rows {
         if has & WHOLE != 0 {
             return None;
         }
-        let action = self.entries[row as usize].action;
+        let action = self.entries.get(row).action;
         required(action).into_iter().find(|&key| has & bit(key) == 0)
     }
 
@@ -119,37 +118,49 @@ impl Rows {
         }
     }
 
-    pub(super) fn set_frames(
-        &mut self,
-        row: u32,
-        context: Option<(ContextId, StackId)>,
-        value: Value,
-    ) {
+    pub(super) fn set_frames(&mut self, row: u32, context: Option<ContextId>, value: Value) {
         self.seen.add(Key::Frames);
         match (context, value) {
-            (Some((context, stack)), _) => {
-                let entry = &mut self.entries[row as usize];
-                (entry.context, entry.stack) = (Some(context), Some(stack));
-            }
+            (Some(_), _) => self.entries.get_mut(row).context = context,
             (None, Value::None) => {}
             (None, _) => self.problem(row, Key::Frames, Problem::Kind("a list of frames", value)),
         }
     }
 
-    pub(super) fn set_pool(&mut self, row: u32, pool: Option<PoolRef>, value: Value) {
+    pub(super) fn set_pool(
+        &mut self,
+        row: u32,
+        pool: Option<PoolRef>,
+        value: Value,
+    ) -> Result<(), Full> {
         self.seen.add(Key::PoolId);
-        self.entries[row as usize].pool = pool;
+        self.change_site(row, |site| site.pool = pool)?;
         if pool.is_none() && !matches!(value, Value::None) {
             self.problem(row, Key::PoolId, Problem::Kind("a pair of numbers", value));
         }
+        Ok(())
+    }
+
+    fn change_site(&mut self, row: u32, change: impl FnOnce(&mut Site)) -> Result<(), Full> {
+        let entry = self.entries.get_mut(row);
+        let mut site = self.sites.get(entry.site);
+        change(&mut site);
+        entry.site = self.sites.intern(site)?;
+        Ok(())
     }
 
     /// Sets any key but `frames` and `pool_id`.
     #[inline]
-    pub(super) fn set(&mut self, row: u32, key: Key, value: Value, strings: &Strings) {
+    pub(super) fn set(
+        &mut self,
+        row: u32,
+        key: Key,
+        value: Value,
+        strings: &Strings,
+    ) -> Result<(), Full> {
         self.seen.add(key);
         self.has[row as usize] |= bit(key);
-        let entry = &mut self.entries[row as usize];
+        let entry = self.entries.get_mut(row);
         let outcome = match key {
             Key::Action => action(value, strings).map(|action| {
                 entry.action = action;
@@ -157,10 +168,19 @@ impl Rows {
             }),
             Key::Size => size(value).map(|size| entry.size = size),
             Key::Addr | Key::DeviceFree => addr(value).map(|addr| entry.addr = addr),
-            Key::Stream => stream(value).map(|stream| entry.stream = stream),
+            Key::Stream => match stream(value) {
+                Ok(stream) => return self.change_site(row, |site| site.stream = stream),
+                Err(problem) => Err(problem),
+            },
             Key::TimeUs => time(value).map(|time| entry.time_us = time),
-            Key::CompileContext => text(value).map(|text| entry.compile_context = text),
-            Key::UserMetadata => text(value).map(|text| entry.user_metadata = text),
+            Key::CompileContext => match text(value) {
+                Ok(text) => return self.change_site(row, |site| site.compile_context = text),
+                Err(problem) => Err(problem),
+            },
+            Key::UserMetadata => match text(value) {
+                Ok(text) => return self.change_site(row, |site| site.user_metadata = text),
+                Err(problem) => Err(problem),
+            },
             Key::CppFrames | Key::ForwardFrames | Key::InternalMetadata | Key::Category => Ok(()),
             // A word of the snapshot's, but not one of an entry's.
             _ => {
@@ -173,6 +193,7 @@ impl Rows {
         if let Err(problem) = outcome {
             self.problem(row, key, problem);
         }
+        Ok(())
     }
 }
 

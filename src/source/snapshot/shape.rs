@@ -15,9 +15,10 @@ use super::{
     heap::{DictSlot, Heap},
     keys::{Key, KeySet},
     memo::{Memo, Slot},
-    raw::{Entry, SIZE_LIMIT},
+    raw::{Entry, SIZE_LIMIT, Site},
+    raw_stacks::RawStacks,
     rows::{self, EMPTY},
-    text::{ContextId, FrameId, PoolRef, StrId},
+    text::{ContextId, FrameId, PoolRef, StackId, StrId},
 };
 use crate::base::{Addr, Bytes, Id, PoolId, StreamHandle};
 
@@ -28,6 +29,7 @@ const FRESH: usize = 12;
 #[derive(Default)]
 pub(super) struct Shape {
     frames: Vec<FrameId>,
+    stacks: RawStacks,
     fresh: Vec<Slot>,
     /// The texts written out last: the same few come again and again.
     compile_context: Option<StrId>,
@@ -39,12 +41,13 @@ pub(super) struct Shape {
 #[derive(Clone, Copy)]
 enum Frames {
     Absent,
-    /// In [`Shape::frames`].
-    New,
+    New(StackId),
     Known(ContextId),
 }
 
-/// Bytes that are left.
+/// Bytes that are left. It is handed on by value where a call may not be inlined: a reference would keep
+/// it in memory, and every step would wait for the one before to be stored.
+#[derive(Clone, Copy)]
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
@@ -131,8 +134,8 @@ fn is_next(next: u32, fresh: &[Slot], index: u32) -> bool {
 
 impl Shape {
     /// Reads the entry that `bytes` begin with, behind its `}`: its row, and the bytes it took.
-    /// `None` where it is of another shape; nothing is changed then, but that texts may be known
-    /// that the entry holds.
+    /// `None` where it is of another shape; nothing is changed then, but that texts and stacks may
+    /// be known that the entry holds.
     #[inline]
     pub(super) fn entry(
         &mut self,
@@ -149,6 +152,7 @@ impl Shape {
             return None;
         }
         let mut entry = EMPTY;
+        let mut site = Site::default();
         let mut seen = KeySet::default();
         let mut frames = Frames::Absent;
         while let Some(number) = cursor.number() {
@@ -163,26 +167,32 @@ impl Shape {
                 Key::Size => {
                     entry.size = Bytes(cursor.unsigned().filter(|size| *size < SIZE_LIMIT)?);
                 }
-                Key::Stream => entry.stream = StreamHandle(cursor.int()?.cast_unsigned()),
+                Key::Stream => site.stream = StreamHandle(cursor.int()?.cast_unsigned()),
                 Key::TimeUs => entry.time_us = NonZeroI64::new(cursor.int()?),
-                Key::Frames => frames = self.frames(&mut cursor, heap, memo, next)?,
+                Key::Frames => (frames, cursor) = self.frames(cursor, heap, memo, next)?,
                 Key::CompileContext => {
-                    let text = text(&mut cursor, heap, memo, self.compile_context)?;
+                    let (text, rest) = text(cursor, heap, memo, self.compile_context)?;
+                    cursor = rest;
                     self.compile_context = Some(text);
-                    entry.compile_context = Some(text);
+                    site.compile_context = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::UserMetadata => {
-                    let text = text(&mut cursor, heap, memo, self.user_metadata)?;
+                    let (text, rest) = text(cursor, heap, memo, self.user_metadata)?;
+                    cursor = rest;
                     self.user_metadata = Some(text);
-                    entry.user_metadata = Some(text);
+                    site.user_metadata = Some(text);
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
                 Key::InternalMetadata => {
-                    let text = text(&mut cursor, heap, memo, None)?;
+                    let (text, rest) = text(cursor, heap, memo, None)?;
+                    cursor = rest;
                     memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
                 }
-                Key::PoolId => entry.pool = Some(self.pool(&mut cursor, heap, memo, next)?),
+                Key::PoolId => {
+                    let (pool, rest) = self.pool(cursor, heap, memo, next)?;
+                    (site.pool, cursor) = (Some(pool), rest);
+                }
                 _ => return None,
             }
             seen.add(key);
@@ -190,6 +200,7 @@ impl Shape {
         if cursor.byte()? != b'u' || rows::missing(seen, entry.action).is_some() {
             return None;
         }
+        entry.site = heap.rows.sites.intern(site).ok()?;
         self.keep(entry, frames, seen, heap, memo)?;
         Some((row, bytes.len() - cursor.0.len()))
     }
@@ -204,15 +215,11 @@ impl Shape {
     ) -> Option<()> {
         match frames {
             Frames::Absent => {}
-            Frames::Known(context) => {
-                entry.context = Some(context);
-                entry.stack = Some(heap.contexts[context.index()]);
-            }
-            Frames::New => {
+            Frames::Known(context) => entry.context = Some(context),
+            Frames::New(stack) => {
                 let context = ContextId::new(heap.contexts.len())?;
-                let stack = heap.stacks.intern(&self.frames).ok()?;
                 heap.contexts.push(stack);
-                (entry.context, entry.stack) = (Some(context), Some(stack));
+                entry.context = Some(context);
             }
         }
         heap.rows.push_whole(entry, seen);
@@ -224,66 +231,75 @@ impl Shape {
 
     /// A list of frames that all are known, or one that another entry has.
     #[inline]
-    fn frames(
+    fn frames<'a>(
         &mut self,
-        cursor: &mut Cursor<'_>,
-        heap: &Heap,
+        mut cursor: Cursor<'a>,
+        heap: &mut Heap,
         memo: &Memo,
         next: u32,
-    ) -> Option<Frames> {
+    ) -> Option<(Frames, Cursor<'a>)> {
         if let Some(number) = cursor.number() {
             let Slot::Context(context) = memo.slot(number) else { return None };
-            return Some(Frames::Known(context));
+            return Some((Frames::Known(context), cursor));
         }
         if cursor.byte()? != b']' {
             return None;
         }
         let context = ContextId::new(heap.contexts.len())?;
-        memoize(cursor, &mut self.fresh, next, Slot::Context(context))?;
-        let frame = |number: u32| match memo.slot(number) {
-            Slot::Dict(dict) => match heap.dicts[dict as usize] {
-                DictSlot::Known(frame) => Some(frame),
-                _ => None,
-            },
-            _ => None,
-        };
-        self.frames.clear();
-        match *cursor.0 {
-            [b'(', ref rest @ ..] => {
-                cursor.0 = rest;
-                while let Some(number) = cursor.number() {
-                    self.frames.push(frame(number)?);
-                }
-                (cursor.byte()? == b'e').then_some(Frames::New)
+        memoize(&mut cursor, &mut self.fresh, next, Slot::Context(context))?;
+        if let [b'(', rest @ ..] = cursor.0 {
+            let mut end = Cursor(rest);
+            while end.number().is_some() {}
+            let raw = &rest[..rest.len() - end.0.len()];
+            if end.byte()? != b'e' {
+                return None;
             }
-            _ => {
-                // One frame; or none, and what is asked for is the next key.
-                let behind = cursor.0;
-                let only = cursor.number().filter(|n| !matches!(memo.slot(*n), Slot::Text(_)));
-                match only {
-                    Some(number) => {
-                        self.frames.push(frame(number)?);
-                        (cursor.byte()? == b'a').then_some(Frames::New)
-                    }
-                    None => {
-                        cursor.0 = behind;
-                        Some(Frames::New)
-                    }
-                }
-            }
+            return self.stack(raw, heap, memo).map(|stack| (Frames::New(stack), end));
         }
+        // One frame; or none, and what is asked for is the next key.
+        let behind = cursor.0;
+        let mut raw: &[u8] = &[];
+        if let Some(number) = cursor.number()
+            && !matches!(memo.slot(number), Slot::Text(_))
+        {
+            raw = &behind[..behind.len() - cursor.0.len()];
+            if cursor.byte()? != b'a' {
+                return None;
+            }
+        } else {
+            cursor.0 = behind;
+        }
+        self.stack(raw, heap, memo).map(|stack| (Frames::New(stack), cursor))
     }
 
-    fn pool(
+    /// The stack of frames with these numbers.
+    #[inline]
+    fn stack(&mut self, raw: &[u8], heap: &mut Heap, memo: &Memo) -> Option<StackId> {
+        if let Some(stack) = self.stacks.get(raw, memo.changes) {
+            return Some(stack);
+        }
+        self.frames.clear();
+        let mut numbers = Cursor(raw);
+        while let Some(number) = numbers.number() {
+            let Slot::Dict(dict) = memo.slot(number) else { return None };
+            let DictSlot::Known(frame) = heap.dicts[dict as usize] else { return None };
+            self.frames.push(frame);
+        }
+        let stack = heap.stacks.intern(&self.frames).ok()?;
+        self.stacks.add(raw, stack);
+        Some(stack)
+    }
+
+    fn pool<'a>(
         &mut self,
-        cursor: &mut Cursor<'_>,
+        mut cursor: Cursor<'a>,
         heap: &mut Heap,
         memo: &Memo,
         next: u32,
-    ) -> Option<PoolRef> {
+    ) -> Option<(PoolRef, Cursor<'a>)> {
         if let Some(number) = cursor.number() {
             let Slot::Pair(pool) = memo.slot(number) else { return None };
-            return Some(pool);
+            return Some((pool, cursor));
         }
         let id = PoolId(cursor.unsigned()?, cursor.unsigned()?);
         if cursor.byte()? != 0x86 {
@@ -294,22 +310,22 @@ impl Shape {
             _ => heap.pool(id).ok()?,
         };
         self.pool = Some((id, pool));
-        memoize(cursor, &mut self.fresh, next, Slot::Pair(pool))?;
-        Some(pool)
+        memoize(&mut cursor, &mut self.fresh, next, Slot::Pair(pool))?;
+        Some((pool, cursor))
     }
 }
 
 /// A text, which is often the same as the `last` one.
 #[inline]
-fn text(
-    cursor: &mut Cursor<'_>,
+fn text<'a>(
+    mut cursor: Cursor<'a>,
     heap: &mut Heap,
     memo: &Memo,
     last: Option<StrId>,
-) -> Option<StrId> {
+) -> Option<(StrId, Cursor<'a>)> {
     if let Some(number) = cursor.number() {
         let Slot::Text(text) = memo.slot(number) else { return None };
-        return Some(text);
+        return Some((text, cursor));
     }
     let length = match cursor.byte()? {
         0x8c => cursor.byte()?.into(),
@@ -322,6 +338,5 @@ fn text(
         Some(text) => text,
         None => heap.strings.intern(std::str::from_utf8(bytes).ok()?).ok()?,
     };
-    cursor.0 = rest;
-    Some(text)
+    Some((text, Cursor(rest)))
 }

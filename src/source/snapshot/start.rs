@@ -96,6 +96,11 @@ impl StartLive {
         Ok(start)
     }
 
+    /// Whether the first entry is the second half of a free, whose first half a full ring overwrote.
+    pub(super) fn has_tail(entries: &[Entry]) -> bool {
+        entries.first().is_some_and(|first| first.action == Action::FreeCompleted)
+    }
+
     /// The blocks with what was requested for them.
     pub(super) fn requested(&self) -> impl Iterator<Item = (Addr, Bytes)> {
         self.blocks.iter().map(|block| (block.addr, block.requested))

@@ -61,6 +61,16 @@ number! {
     PoolRef
 }
 
+number! {
+    /// Whose memory an entry is about, and in which setting: a distinct [`Site`](super::raw::Site).
+    SiteId
+}
+
+impl SiteId {
+    /// Nothing is known: [`Site::default`](super::raw::Site).
+    pub(super) const UNKNOWN: Self = Self(NonZeroU32::MIN);
+}
+
 const _: () = assert!(size_of::<StrId>() == 4);
 
 /// More distinct things than four bytes can number.

@@ -66,7 +66,7 @@ impl Snapshot {
         let mut traces = Vec::new();
         for (index, entries) in self.traces.iter().enumerate() {
             if !entries.is_empty() {
-                traces.push(Rebuild::new(self, index, entries).rebuild()?);
+                traces.push(Rebuild::trace(self, index, entries)?);
             }
         }
         if traces.is_empty() { Err(HistoryError::NoHistory) } else { Ok(traces) }

@@ -28,7 +28,7 @@ struct Runner {
 /// Runs a case through the model and compares everything it holds.
 pub fn verify_case(case: &Case) -> Verdict {
     let mut verdict = Verdict { release: case.setup.release, ..Verdict::default() };
-    verdict.expect(case.steps.iter().flat_map(|step| &step.events).map(|(_, event)| event));
+    verdict.expect(case.steps.iter().flat_map(|step| &step.events).map(|(_, event)| *event));
     let mut runner = match Runner::new(&case.setup) {
         Ok(runner) => runner,
         Err(text) => {

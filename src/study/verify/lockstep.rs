@@ -64,7 +64,7 @@ pub(super) fn run(
 ) -> Run {
     let mut facts = facts;
     let mut verdict = Verdict { release: terms.release, ..Verdict::default() };
-    verdict.expect(&recorded.events);
+    verdict.expect(recorded.events.iter());
     let total = terms.capacity.unwrap_or(UNKNOWN_CAPACITY);
     let mut device = Device::new(DeviceConfig::new(trace.device(), total));
     device.follow(SegmentAddresses::Recorded { calls: Vec::new(), done: 0 });
@@ -74,6 +74,7 @@ pub(super) fn run(
     model.start(trace, &mut record);
     // Where the events begin that the next operation has to explain.
     let mut open = 0;
+    let mut expected = Vec::new();
     let mut not_empty = Vec::new();
     let mut not_polled: Vec<OpIndex> = Vec::new();
     // The request whose completions were waited for, not found done.
@@ -81,7 +82,8 @@ pub(super) fn run(
     for (i, op) in trace.ops().iter().enumerate() {
         let at = OpIndex::from_index(i);
         let end = recorded.first_event[i + 1] as usize;
-        let expected = &recorded.events[open..end];
+        expected.clear();
+        expected.extend(recorded.events.range(open..end));
         while let Some(((_, fact), rest)) = facts.split_first().filter(|((op, _), _)| *op <= at) {
             // A pool that was never made cannot be let go; the comparison will tell.
             let _ = model.control(fact, &mut record);
@@ -101,13 +103,13 @@ pub(super) fn run(
             not_empty.push(at);
             continue;
         }
-        model.device_mut().follow(SegmentAddresses::Recorded { calls: calls(expected), done: 0 });
-        model.assume_capture(fails_at_once(expected));
+        model.device_mut().follow(SegmentAddresses::Recorded { calls: calls(&expected), done: 0 });
+        model.assume_capture(fails_at_once(&expected));
         record.events.clear();
         let op = &outside_view(trace, op, &model);
         let failure = replay_op(trace, op, &mut model, &mut record);
         verdict.ops += 1;
-        let found = compare(recorded, expected, &record.events, failure.as_ref());
+        let found = compare(recorded, &expected, &record.events, failure.as_ref());
         if let Some((n, recorded_event, modelled_event)) = found {
             let first = open + n;
             let show = |event: Option<Event>| {
@@ -136,7 +138,7 @@ pub(super) fn run(
                 was_expandable: model.conf().expandable_segments,
             };
         }
-        verdict.confirm(expected);
+        verdict.confirm(&expected);
         open = end;
     }
     let end = model.layout();
@@ -192,10 +194,10 @@ fn waits_for_completions(
         return None;
     };
     let at = i + ids.len();
-    let events = recorded.events_of(OpIndex::from_index(at));
+    let mut events = recorded.events_of(OpIndex::from_index(at));
     let releases =
-        |event: &Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
-    if !events.iter().any(releases) {
+        |event: Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
+    if !events.any(releases) {
         return None;
     }
     let mut copy = model.clone();

@@ -89,16 +89,16 @@ pub fn verify_trace(trace: &Trace, options: &VerifyOptions) -> Verdict {
 ///
 /// # Complexity
 /// As [`verify_trace`].
-pub fn resolved(trace: &Trace, options: &VerifyOptions) -> (Trace, Vec<String>) {
+pub fn resolved(trace: Trace, options: &VerifyOptions) -> (Trace, Vec<String>) {
     let needs = trace.recorded().is_some_and(|recorded| {
         !recorded.vanished.is_empty()
             || !recorded.maybe_empty.is_empty()
             || !recorded.completions.is_empty()
     });
-    let Some(found) = needs.then(|| find_terms(trace, options)).flatten() else {
-        return (trace.clone(), Vec::new());
+    let Some(found) = needs.then(|| find_terms(&trace, options)).flatten() else {
+        return (trace, Vec::new());
     };
-    let mut resolved = found.trace.unwrap_or_else(|| trace.clone());
+    let mut resolved = found.trace.unwrap_or(trace);
     // From the last on, so that the indices before stay what they are.
     let facts = found.facts.into_iter().map(|(op, fact)| (op, Some(fact)));
     let gone = found.run.not_asked.into_iter().map(|op| (op, None));
@@ -247,16 +247,16 @@ fn capacities(recorded: &Recorded) -> Vec<Bytes> {
     let (mut reserved, mut most, mut refused) = (recorded_start(recorded), Bytes::ZERO, None);
     let mut is_expandable = false;
     for window in recorded.first_event.windows(2) {
-        let events = &recorded.events[window[0] as usize..window[1] as usize];
-        let Some(last) = events.last() else { continue };
+        let events = || recorded.events.range(window[0] as usize..window[1] as usize);
+        let Some(last) = events().next_back() else { continue };
         let releases =
-            |event: &Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
+            |event: Event| matches!(event.action, Action::SegmentFree | Action::SegmentUnmap);
         let asks = matches!(last.action, Action::Alloc | Action::Oom);
-        if asks && (last.action == Action::Oom || events.iter().any(releases)) {
+        if asks && (last.action == Action::Oom || events().any(releases)) {
             let bound = reserved + last.size.round_up(granule);
             refused = Some(refused.map_or(bound, |known: Bytes| known.min(bound)));
         }
-        for event in events {
+        for event in events() {
             match event.action {
                 Action::SegmentAlloc => reserved += event.size,
                 Action::SegmentMap => {
@@ -286,7 +286,7 @@ fn capacities(recorded: &Recorded) -> Vec<Bytes> {
 }
 
 fn recorded_start(recorded: &Recorded) -> Bytes {
-    let change = |event: &Event| match event.action {
+    let change = |event: Event| match event.action {
         Action::SegmentAlloc | Action::SegmentMap => i128::from(event.size.0),
         Action::SegmentFree | Action::SegmentUnmap => -i128::from(event.size.0),
         _ => 0,

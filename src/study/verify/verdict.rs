@@ -93,7 +93,7 @@ impl Verdict {
     }
 
     /// Counts what was recorded.
-    pub(super) fn expect<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) {
+    pub(super) fn expect(&mut self, events: impl IntoIterator<Item = Event>) {
         let mut last_requested: Option<Addr> = None;
         for event in events {
             if let Some(tally) = self.tally(event.action) {
