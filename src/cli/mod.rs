@@ -9,6 +9,7 @@ mod inspect;
 mod load;
 mod output;
 mod pack;
+mod plan;
 mod progress;
 mod replay;
 mod verify;

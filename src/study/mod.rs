@@ -1,8 +1,12 @@
 //! Floor 4: questions asked of replays.
 
 pub mod message;
+pub mod cards;
+pub mod compare;
 pub mod figures;
+pub mod fit;
 pub mod grid;
+pub mod price;
 pub mod verify;
 pub mod whatif;
 
