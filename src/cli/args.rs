@@ -40,6 +40,8 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     Explain(ExplainArgs),
     Pack(PackArgs),
+    Compare(super::compare::CompareArgs),
+    Fit(super::fit::FitArgs),
 }
 
 /// How results are printed.
@@ -221,7 +223,7 @@ pub(super) enum OnOomArg {
     Skip,
 }
 
-fn capacity(text: &str) -> Result<Bytes, String> {
+pub(super) fn capacity(text: &str) -> Result<Bytes, String> {
     let capacity: Bytes = text.parse().map_err(|error| format!("{error}"))?;
     if capacity == Bytes::ZERO {
         return Err("a device has some memory: give its capacity, such as 24GiB".into());

@@ -5,8 +5,11 @@
 
 mod args;
 mod explain;
+mod compare;
+mod fit;
 mod inspect;
 mod load;
+mod many;
 mod output;
 mod pack;
 mod plan;
@@ -52,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Explain(args) => explain::run(args, &mut output),
         Command::Pack(args) => pack::run(args, &mut output),
+        Command::Compare(args) => compare::run(args, &mut output),
+        Command::Fit(args) => fit::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

@@ -1,6 +1,8 @@
 //! Floor 5: doors out. Prints values, computes nothing.
 
+pub mod compare;
 pub mod events;
+pub mod fit;
 pub mod inspect;
 pub mod message;
 pub mod replay;
@@ -8,5 +10,6 @@ pub mod summary;
 pub mod verify;
 
 mod json;
+mod table;
 
 pub use json::to_json;

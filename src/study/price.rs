@@ -5,7 +5,9 @@
 //! forecast; whoever has measured better figures gives them. Not in it: that `cudaFree` and unmapping
 //! make the host wait for kernels under way, which costs whatever is under way.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 
 use super::figures::Figures;
 
@@ -17,8 +19,7 @@ use super::figures::Figures;
 /// for the others: `cudaFree` is taken as dear as `cudaMalloc`, since it waits for the device too; a
 /// range that is mapped (create, map, set access, for each of its chunks) or unmapped likewise. An
 /// address reservation is taken as free: there is one a stream and pool.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Prices {
     /// `cudaMalloc`, refused ones included.
     #[serde(rename = "cudaMalloc")]
@@ -85,9 +86,14 @@ impl Prices {
     /// # Errors
     /// When it is no such object, or a price is no time.
     pub fn from_json(text: &str) -> Result<Self, PriceError> {
-        let prices: Self =
-            serde_json::from_str(text).map_err(|error| PriceError::Document(error.to_string()))?;
-        prices.checked()
+        let no_prices = |error: serde_json::Error| PriceError::Document(error.to_string());
+        // A map first: a list would do for the fields of a struct, too.
+        let pairs: BTreeMap<String, f64> = serde_json::from_str(text).map_err(no_prices)?;
+        let mut prices = Self::default();
+        for (name, value) in pairs {
+            prices.put(&name, value)?;
+        }
+        Ok(prices)
     }
 
     /// Sets one price, written `cudaMalloc=120`.
@@ -98,22 +104,19 @@ impl Prices {
         let (name, value) =
             text.split_once('=').ok_or_else(|| PriceError::Form(text.to_owned()))?;
         let value: f64 = value.trim().parse().map_err(|_| PriceError::Form(text.to_owned()))?;
-        let field = self.fields().into_iter().find(|(known, _)| *known == name.trim());
-        let Some((_, field)) = field else {
-            return Err(PriceError::Name { name: name.trim().to_owned() });
-        };
-        *field = value;
-        *self = self.checked()?;
-        Ok(())
+        self.put(name.trim(), value)
     }
 
-    fn checked(mut self) -> Result<Self, PriceError> {
-        for (name, value) in self.fields() {
-            if !(value.is_finite() && *value >= 0.0) {
-                return Err(PriceError::Value { name, value: value.to_string() });
-            }
+    fn put(&mut self, name: &str, value: f64) -> Result<(), PriceError> {
+        let field = self.fields().into_iter().find(|(known, _)| *known == name);
+        let Some((name, field)) = field else {
+            return Err(PriceError::Name { name: name.to_owned() });
+        };
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(PriceError::Value { name, value: value.to_string() });
         }
-        Ok(self)
+        *field = value;
+        Ok(())
     }
 
     /// Microseconds that the driver's calls of a replay take.
