@@ -7,7 +7,9 @@ pub mod figures;
 pub mod fit;
 pub mod grid;
 pub mod price;
+pub mod tune;
 pub mod verify;
 pub mod whatif;
 
 mod program;
+mod variants;
