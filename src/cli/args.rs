@@ -42,6 +42,7 @@ pub(super) enum Command {
     Pack(PackArgs),
     Compare(super::compare::CompareArgs),
     Fit(super::fit::FitArgs),
+    Tune(super::tune::TuneArgs),
 }
 
 /// How results are printed.

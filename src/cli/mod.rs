@@ -15,6 +15,7 @@ mod pack;
 mod plan;
 mod progress;
 mod replay;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args, &mut output),
         Command::Compare(args) => compare::run(args, &mut output),
         Command::Fit(args) => fit::run(args, &mut output),
+        Command::Tune(args) => tune::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

@@ -1,6 +1,6 @@
 //! Settings side by side, for people and for programs.
 
-use std::fmt::Write;
+use std::{cmp::Ordering, fmt::Write};
 
 use serde::Serialize;
 
@@ -89,6 +89,12 @@ impl Row {
         let best = best(figures, prices);
         let rows = confs.iter().zip(figures).zip(best);
         rows.map(|((conf, figures), best)| Self::new(conf, figures, best, prices)).collect()
+    }
+
+    /// A row that is compared with no other.
+    pub(super) fn alone(conf: &str, figures: &Figures, prices: &Prices) -> Self {
+        let best = Best { reserved: false, waste: false, retries: false, price: false };
+        Self::new(conf, figures, best, prices)
     }
 
     fn new(conf: &str, figures: &Figures, best: Best, prices: &Prices) -> Self {
@@ -219,8 +225,11 @@ pub fn text(document: &CompareDocument) -> String {
             (
                 against.map_or_else(String::new, |first| {
                     let change = row.price_us - first.price_us;
-                    let sign = if change < 0.0 { '-' } else { '+' };
-                    format!("{sign}{}", duration(change.abs()))
+                    match change.partial_cmp(&0.0) {
+                        Some(Ordering::Equal) => "same".to_owned(),
+                        Some(Ordering::Less) => format!("-{}", duration(-change)),
+                        _ => format!("+{}", duration(change)),
+                    }
                 }),
                 false,
             ),

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod message;
 pub mod replay;
 pub mod summary;
+pub mod tune;
 pub mod verify;
 
 mod json;

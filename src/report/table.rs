@@ -59,7 +59,9 @@ impl Table {
 
 /// How much more or less than another size, with its sign.
 pub(super) fn delta(size: u64, other: u64) -> String {
-    if size >= other {
+    if size == other {
+        "same".to_owned()
+    } else if size > other {
         format!("+{}", Bytes(size - other))
     } else {
         format!("-{}", Bytes(other - size))

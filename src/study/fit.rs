@@ -112,22 +112,33 @@ pub fn fit(
     let top =
         if is_exact { top } else { top.round_up(GRANULE) + Bytes(top.0 / 8).round_up(GRANULE) };
     let width = Bytes(top.saturating_sub(floor).0.div_ceil(PARTS)).round_up(GRANULE);
-    let least = if is_exact { Bytes(1) } else { GRANULE };
-    let stride = Bytes((width.0 / (budget / PARTS).max(1)).max(least.0));
-    let stride = if is_exact { stride } else { stride.round_up(GRANULE) };
+    // Most parts need few replays: each may take twice its share, and wider steps from there on.
+    let share = (2 * budget / PARTS).max(2);
     let work = |replayer: &mut Replayer, part: usize| {
         let to = Bytes(top.0.saturating_sub(part as u64 * width.0));
-        let from = floor.max(to.saturating_sub(width));
-        let mut stretches = Vec::new();
-        let mut capacity = to;
-        while capacity > from {
+        let bottom = floor.max(to.saturating_sub(width));
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let mut to = to;
+        let mut stride = if is_exact {
+            Bytes(1)
+        } else {
+            Bytes(width.0 / share).max(Bytes(1)).round_up(GRANULE)
+        };
+        while to > bottom {
             // The highest capacity below what is known.
-            let probe = Bytes(capacity.0 - 1);
+            let probe = Bytes(to.0 - 1);
             let figures = at(replayer, probe);
-            let settled = if is_exact { figures.levels.granted.min(probe) } else { probe };
-            let next = settled.min(capacity.saturating_sub(stride)).max(from);
-            stretches.push((settled.max(from), capacity, figures.survives(), next));
-            capacity = next;
+            let from = if is_exact {
+                figures.levels.granted.min(probe)
+            } else {
+                Bytes(probe.0 / GRANULE.0 * GRANULE.0)
+            };
+            let from = from.max(bottom);
+            stretches.push(Stretch { from, to, survives: figures.survives() });
+            if is_exact && stretches.len() as u64 == share / 2 {
+                stride = Bytes(2 * (from - bottom).0 / share).max(Bytes(1));
+            }
+            to = from.min(to.saturating_sub(stride)).max(bottom);
         }
         stretches
     };
@@ -137,36 +148,32 @@ pub fn fit(
         tried.extend(part?);
     }
     let mut replays = 1 + tried.len() as u64;
-    let skipped = tried.iter().any(|(settled, _, _, next)| next < settled);
-    let steps = if is_exact && !skipped { Steps::Every } else { Steps::Of(stride) };
-    let stretches = joined(tried.iter().map(|(_, to, survives, next)| Stretch {
-        from: *next,
-        to: *to,
-        survives: *survives,
-    }));
-    let (smallest, islands) = match stretches.first() {
-        None => (top.min(roomy.levels.granted).max(floor), Vec::new()),
-        Some(first) if first.survives => (first.from, stretches[1..].to_vec()),
-        Some(first) => (first.to, stretches.clone()),
+    let gaps = tried.windows(2).map(|pair| pair[0].from.saturating_sub(pair[1].to));
+    let widest = gaps.max().unwrap_or_default();
+    let steps = match (is_exact, widest) {
+        (true, Bytes::ZERO) => Steps::Every,
+        (true, widest) => Steps::Of(widest),
+        (false, widest) => Steps::Of(widest + GRANULE),
     };
-    let mut smallest = smallest;
-    // Between the lowest that survives and the next that was tried lies a step that was not looked
+    let mut stretches = joined(&tried);
+    let mut smallest = match stretches.first() {
+        Some(first) if first.survives => stretches.remove(0).from,
+        _ => top,
+    };
+    // Between the lowest that survives and the next that was tried may lie a step that was not looked
     // into.
-    if steps != Steps::Every && smallest > floor {
-        let mut dies = smallest.saturating_sub(stride + stride).max(floor);
-        let mut probe = Bytes(smallest.0.saturating_sub(1));
-        while smallest.saturating_sub(dies) > GRANULE {
-            replays += 1;
-            if at(&mut replayer, probe).survives() {
-                smallest = probe;
-            } else {
-                dies = probe;
-            }
-            probe = Bytes(dies.0 + (smallest.0 - dies.0) / 2);
+    let mut dies = stretches.first().map_or(floor, |next| next.to);
+    while smallest.saturating_sub(dies) > Bytes::ZERO {
+        let probe = Bytes(dies.0 + (smallest.0 - dies.0) / 2);
+        let figures = at(&mut replayer, probe);
+        replays += 1;
+        if figures.survives() {
+            smallest = if is_exact { figures.levels.granted.min(probe) } else { probe };
+        } else {
+            dies = probe + Bytes(1);
         }
     }
-    let islands =
-        islands.into_iter().filter(|stretch| stretch.survives && stretch.to < smallest).collect();
+    let islands = stretches.into_iter().filter(|stretch| stretch.survives).collect();
     Ok(Fit { smallest: Some(smallest), islands, steps, replays, ..nothing })
 }
 
@@ -229,12 +236,12 @@ fn floor(program: &Program, terms: &Terms) -> Bytes {
 }
 
 /// Neighbours that say the same, as one.
-fn joined(stretches: impl Iterator<Item = Stretch>) -> Vec<Stretch> {
+fn joined(stretches: &[Stretch]) -> Vec<Stretch> {
     let mut joined: Vec<Stretch> = Vec::new();
     for stretch in stretches {
         match joined.last_mut() {
             Some(last) if last.survives == stretch.survives => last.from = stretch.from,
-            _ => joined.push(stretch),
+            _ => joined.push(*stretch),
         }
     }
     joined

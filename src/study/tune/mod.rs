@@ -5,12 +5,14 @@
 //!  search.rs   each key alone, then one after another from the best, then between the values
 //!  replays.rs  replays on all cores; what provably changes nothing is not replayed again
 //!  checks.rs   does it hold for the second half, other ranks, other sizes?
+//!  empties.rs  calls of empty_cache, on request
 //! ```
 //! A search finds what is best for what was recorded. So the best few are checked on programs that
 //! were not searched, and the one that fails least is the answer; where no setting is better than
 //! those one starts from by more than a percent, the answer is that nothing helps.
 
 mod checks;
+mod empties;
 mod replays;
 mod search;
 mod space;
@@ -19,6 +21,7 @@ use std::num::NonZeroUsize;
 
 pub use self::{
     checks::{Check, CheckKind},
+    empties::{Emptied, empty_cache},
     search::{Objective, Tried},
     space::{AXES, Choice, Point, Space},
 };

@@ -296,7 +296,13 @@ impl<'a, 'b> Search<'a, 'b> {
             halves(1, conf.max_split_size.0 >> 20, &set);
         }
         if self.space.axes[3].len() > 1 {
-            let set = |conf: &mut AllocConf, size| Choice::LargeSegment(size).set(conf);
+            let set = |conf: &mut AllocConf, size| {
+                let follows = conf.max_non_split_rounding_size == conf.large_segment_size;
+                Choice::LargeSegment(size).set(conf);
+                if follows {
+                    Choice::NonSplit(None).set(conf);
+                }
+            };
             halves(3, conf.large_segment_size.0 >> 20, &set);
         }
         all
