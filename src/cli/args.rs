@@ -43,6 +43,7 @@ pub(super) enum Command {
     Compare(super::compare::CompareArgs),
     Fit(super::fit::FitArgs),
     Tune(super::tune::TuneArgs),
+    Sweep(super::sweep::SweepArgs),
 }
 
 /// How results are printed.

@@ -120,21 +120,29 @@ pub(super) struct Base {
     pub terms: Terms,
     /// The capacity, if one is given or known.
     pub capacity: Option<Bytes>,
-    /// The settings of the terms as they are written.
-    pub conf: String,
     /// What cannot be known, or was assumed.
     pub notes: Vec<String>,
 }
 
-/// Reads a trace; `has_conf` says that the settings of the recording do not count.
+/// Reads a trace, with a sign of life; see [`read`].
 pub(super) fn base(
     trace: &Path,
     many: &ManyArgs,
     capacity: Option<Bytes>,
     has_conf: bool,
 ) -> anyhow::Result<Base> {
+    progress::during("reading", || read(trace, many, capacity, has_conf))
+}
+
+/// Reads a trace; `has_conf` says that the settings of the recording do not count.
+pub(super) fn read(
+    trace: &Path,
+    many: &ManyArgs,
+    capacity: Option<Bytes>,
+    has_conf: bool,
+) -> anyhow::Result<Base> {
     let source = Source { trace, device: many.device, has_conf, torch: many.torch };
-    let plan = progress::during("reading", || plan(&source))?;
+    let plan = plan(&source)?;
     let mut notes = plan.notes;
     let release = many.torch.or(plan.release).unwrap_or_default();
     let conf = plan.conf.unwrap_or_else(|| AllocConf::new(release));
@@ -167,7 +175,6 @@ pub(super) fn base(
             trace.display()
         );
     }
-    let written = written(&conf, release);
     let terms = Terms {
         caching: plan.caching,
         events: plan.events,
@@ -176,7 +183,7 @@ pub(super) fn base(
         addresses: plan.addresses.unwrap_or_default(),
         ..Terms::new(release, conf, capacity.unwrap_or(NO_LIMIT))
     };
-    Ok(Base { program, terms, capacity, conf: written, notes })
+    Ok(Base { program, terms, capacity, notes })
 }
 
 /// Settings as a line that can be pasted.

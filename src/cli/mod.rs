@@ -15,6 +15,7 @@ mod pack;
 mod plan;
 mod progress;
 mod replay;
+mod sweep;
 mod tune;
 mod verify;
 
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(args, &mut output),
         Command::Fit(args) => fit::run(args, &mut output),
         Command::Tune(args) => tune::run(args, &mut output),
+        Command::Sweep(args) => sweep::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

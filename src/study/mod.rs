@@ -7,6 +7,7 @@ pub mod figures;
 pub mod fit;
 pub mod grid;
 pub mod price;
+pub mod sweep;
 pub mod tune;
 pub mod verify;
 pub mod whatif;

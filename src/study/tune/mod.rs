@@ -70,8 +70,8 @@ pub struct Tuned {
     pub best: Option<Tried>,
     /// The settings that come furthest, where none survives.
     pub furthest: Option<Tried>,
-    /// Settings of which no other is better in both reserved bytes and price, least reserved first;
-    /// only for [`Objective::Pareto`].
+    /// Settings of which no other is better in both reserved bytes and price by a percent, least
+    /// reserved first; only for [`Objective::Pareto`].
     pub front: Vec<Tried>,
     /// How the best settings, and those one starts from, did elsewhere.
     pub checks: Vec<Check>,
@@ -180,7 +180,7 @@ fn candidates(search: &Search, objective: Objective) -> Vec<Tried> {
     alive.into_iter().take(CHECKED).map(|(_, tried)| tried.clone()).collect()
 }
 
-/// The survivors of which no other is better in both.
+/// The survivors of which no other is better in both, by more than a hair.
 fn front(tried: &[Tried], prices: &Prices) -> Vec<Tried> {
     let mut alive: Vec<(u64, f64, &Tried)> = tried
         .iter()
@@ -191,7 +191,8 @@ fn front(tried: &[Tried], prices: &Prices) -> Vec<Tried> {
     let mut front: Vec<Tried> = Vec::new();
     let mut cheapest = f64::INFINITY;
     for (_, price, tried) in alive {
-        if price < cheapest {
+        // A percent is nothing to choose by.
+        if price < cheapest * (1.0 - WORTH) {
             cheapest = price;
             front.push(tried.clone());
         }
