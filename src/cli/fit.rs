@@ -9,6 +9,7 @@ use super::{
     Answer,
     many::{self, ManyArgs, TableFormat},
     output::Output,
+    plan::NO_LIMIT,
     progress,
 };
 use crate::{
@@ -70,9 +71,8 @@ pub(super) fn run(args: &FitArgs, output: &mut Output) -> anyhow::Result<Answer>
         return Ok(Answer::Yes);
     }
     let Some(trace) = &args.trace else { bail!("give a trace, or --gpus") };
-    let mut base = many::base(trace, &args.many, None, !args.conf.is_empty())?;
-    // The capacity is what is asked for.
-    base.notes.retain(|note| !note.starts_with("capacity "));
+    // The capacity is what is asked for: that of the recording does not count.
+    let base = many::base(trace, &args.many, Some(NO_LIMIT), !args.conf.is_empty())?;
     let release = base.terms.release;
     let mut confs = Vec::new();
     for text in &args.conf {

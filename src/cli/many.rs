@@ -12,13 +12,14 @@ use super::{
     progress,
 };
 use crate::{
-    base::{Bytes, Release},
+    base::{Bytes, OpIndex, Release},
     models::pytorch::conf::AllocConf,
     study::{
         grid,
         price::Prices,
         whatif::{Program, Start, Terms},
     },
+    trace::{Control, Op},
 };
 
 /// How tables are printed.
@@ -147,7 +148,8 @@ pub(super) fn read(
     let release = many.torch.or(plan.release).unwrap_or_default();
     let conf = plan.conf.unwrap_or_else(|| AllocConf::new(release));
     let start = if plan.trace.recorded().is_some() { Start::Reallocate } else { Start::AsRecorded };
-    let program = Program::of(&plan.trace, start)?;
+    let mut program = Program::of(&plan.trace, start)?;
+    let written_capacity = take_capacity(&mut program);
     if program.trace.ops().is_empty() {
         bail!("{}: there is nothing to replay: it has no operations", trace.display());
     }
@@ -165,7 +167,7 @@ pub(super) fn read(
             "capacity {shown} is what the recording shows at its out-of-memory error (free and reserved, without the context); give --capacity for another"
         ));
     }
-    let capacity = capacity.or(plan.capacity);
+    let capacity = capacity.or(written_capacity).or(plan.capacity);
     let context = many.context.max(plan.context);
     let kept = program.trace.start().reserved();
     let needed = kept.checked_add(context);
@@ -184,6 +186,27 @@ pub(super) fn read(
         ..Terms::new(release, conf, capacity.unwrap_or(NO_LIMIT))
     };
     Ok(Base { program, terms, capacity, notes })
+}
+
+/// The capacity that a trace names before its first request, which is taken out: here the capacity is
+/// what is asked about.
+fn take_capacity(program: &mut Program) -> Option<Bytes> {
+    let trace = &program.trace;
+    let head = trace.ops().iter().take_while(|op| matches!(op, Op::Control(_)));
+    let total = head.enumerate().find_map(|(i, op)| match op {
+        Op::Control(id) => match trace.controls()[*id] {
+            Control::Total(total) => Some((i, total)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let (at, total) = total?;
+    let at = OpIndex::from_index(at);
+    program.trace.remove_op(at);
+    for (before, _) in &mut program.failed {
+        before.0 -= u32::from(*before > at);
+    }
+    Some(total)
 }
 
 /// Settings as a line that can be pasted.

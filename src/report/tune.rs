@@ -274,7 +274,7 @@ pub fn text(document: &TuneDocument) -> String {
     }
     let _ = writeln!(
         out,
-        "  looked through {} settings by {} replays; {} more for the checks",
+        "  searched a grid of {} settings by {} replays; {} more for the checks",
         document.grid, document.replays, document.check_replays
     );
     for note in &document.notes {

@@ -9,4 +9,5 @@ mod behaviour;
 mod documents;
 mod explain;
 mod packed;
+mod many;
 mod support;

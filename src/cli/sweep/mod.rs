@@ -20,7 +20,7 @@ use self::{journal::Journal, table::SweepFormat};
 use super::{
     Answer,
     many::{self, Base, ManyArgs, PriceArgs},
-    output::{Output, in_words},
+    output::{Output, in_words, say},
 };
 use crate::{
     base::{Bytes, RELEASES, Release},
@@ -74,7 +74,7 @@ pub(super) struct SweepArgs {
     pub output: Option<PathBuf>,
     /// The form of the table; otherwise the one that the name of the file asks for, or CSV
     #[arg(long, value_enum)]
-    pub format: Option<table::SweepFormat>,
+    pub format: Option<SweepFormat>,
     /// A condition that makes the exit status 1: 'peak_reserved > 70GiB', 'retries > 0', 'dies'
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
@@ -133,7 +133,7 @@ pub(super) fn run(args: &SweepArgs, output: &mut Output) -> anyhow::Result<Answe
                 for row in journal.rows()?.take(done) {
                     tally.add(&row?, &args.fail_if);
                 }
-                eprintln!("fragsim: {done} of {jobs} replays are in the journal: going on");
+                say(&format!("{done} of {jobs} replays are in the journal: going on"));
             }
             let mut flushed = Instant::now();
             sweep.run(done, jobs, |row| {
@@ -491,22 +491,22 @@ impl Tally {
     /// In words, on standard error.
     fn say(&self, args: &SweepArgs) {
         for error in &self.errors {
-            eprintln!("fragsim: {error}");
+            say(error);
         }
         for shown in &self.shown {
-            eprintln!("fragsim: {shown}");
+            say(shown);
         }
         if self.failing > self.shown.len() as u64 {
-            eprintln!("fragsim: … and others: a condition holds for {} replays", self.failing);
+            say(&format!("… and others: a condition holds for {} replays", self.failing));
         }
         let to = args.output.as_ref().map(|file| format!(" in {}", file.display()));
-        eprintln!(
-            "fragsim: {} rows{}: {} survive, {} die, {} could not be replayed",
+        say(&format!(
+            "{} rows{}: {} survive, {} die, {} could not be replayed",
             self.survive + self.die + self.unusable + self.left_out,
             to.unwrap_or_default(),
             self.survive,
             self.die,
             self.unusable + self.left_out
-        );
+        ));
     }
 }

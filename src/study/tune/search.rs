@@ -1,4 +1,4 @@
-//! The search over the grid: from a few starts, one key after another, until nothing gets better.
+//! The search over the grid: one key after another from the best few, until nothing gets better.
 
 use std::cmp::Ordering;
 
@@ -149,10 +149,10 @@ impl<'a, 'b> Search<'a, 'b> {
         Ok(points.into_iter().zip(self.attempt(confs)?).collect())
     }
 
-    /// The points that differ from this one in one key.
+    /// The points of the same world that differ from this one in one key.
     fn neighbours(&self, point: Point) -> Vec<Point> {
         let mut all = Vec::new();
-        for axis in 0..AXES.len() {
+        for axis in 1..AXES.len() {
             for choice in 0..self.space.axes[axis].len() {
                 let mut other = point;
                 other[axis] = u8::try_from(choice).unwrap_or(u8::MAX);
@@ -164,40 +164,45 @@ impl<'a, 'b> Search<'a, 'b> {
         all
     }
 
-    /// Looks for the best settings: from the start and from expandable segments, each key alone, then
-    /// one key after another from the best few of them, then between the values of the grid.
+    /// Looks for the best settings. With and without expandable segments are two worlds, in which other
+    /// keys help: in each of them every key alone, then one key after another from the best few; then
+    /// between the values of the grid.
     pub(super) fn run(&mut self, objective: Objective) -> Result<(), JobPanic> {
-        let mut starts = vec![Space::START];
-        for choice in 1..self.space.axes[0].len() {
+        for world in 0..self.space.axes[0].len() {
             let mut start = Space::START;
-            start[0] = u8::try_from(choice).unwrap_or(u8::MAX);
-            starts.push(start);
+            start[0] = u8::try_from(world).unwrap_or(u8::MAX);
+            self.descend(objective, start)?;
         }
-        let mut points = starts.clone();
-        for start in &starts {
-            points.extend(self.neighbours(*start));
-        }
+        self.refine(objective)
+    }
+
+    fn descend(&mut self, objective: Objective, start: Point) -> Result<(), JobPanic> {
+        let mut points = vec![start];
+        points.extend(self.neighbours(start));
         let mut seen = self.attempt_points(points)?;
-        let alone = self.best(objective, &mut seen, WIDTH);
+        let mut ends = self.best(objective, &mut seen, WIDTH);
         // The best value of each key, all together: keys that help for different reasons add up.
-        let mut ends = alone;
-        for start in starts {
-            ends.push(self.combined(objective, start, &seen));
-        }
+        ends.push(self.combined(objective, start, &seen));
         for _ in 0..ROUNDS {
-            let mut around = Vec::new();
+            let mut around = ends.clone();
             for point in &ends {
                 around.extend(self.neighbours(*point));
             }
-            around.extend(&ends);
             let mut next = self.attempt_points(around)?;
-            let best = self.best(objective, &mut next, 2);
-            if best == ends {
+            let best = self.best(objective, &mut next, WIDTH);
+            if best == ends || self.room() == 0 {
                 break;
             }
             ends = best;
         }
-        self.refine(objective)
+        Ok(())
+    }
+
+    /// Replays that the search may still take: no more than about a twelfth of the grid in all, where
+    /// the grid is not small.
+    fn room(&self) -> usize {
+        let share = (self.space.len() / 12).max(LEAST);
+        usize::try_from(share.saturating_sub(self.replays.made)).unwrap_or(usize::MAX)
     }
 
     /// The best points of `seen`, best first.
@@ -255,6 +260,7 @@ impl<'a, 'b> Search<'a, 'b> {
                 .into_iter()
                 .chain(self.intervals(&conf))
                 .filter_map(|conf| self.space.checked(conf))
+                .take(self.room())
                 .collect();
             self.attempt(others)?;
             if self.best_tried(objective) == Some(best) {
@@ -328,6 +334,8 @@ impl<'a, 'b> Search<'a, 'b> {
     }
 }
 
+/// Replays that a search may take however small the grid is.
+const LEAST: u64 = 100;
 /// Settings from which the search goes on after each key was tried alone.
 const WIDTH: usize = 2;
 /// Times that every key is tried again at most.
