@@ -192,7 +192,9 @@ fn is_settled_by_levels(program: &Program, terms: &Terms) -> bool {
                 | Control::Total(_)
         )
     };
-    is_plain && !program.trace.controls().iter().any(decides)
+    let trace = &program.trace;
+    let decides = |op: &Op| matches!(op, Op::Control(id) if decides(&trace.controls()[*id]));
+    is_plain && !trace.ops().iter().any(decides)
 }
 
 /// The most bytes that live blocks take at once, each as small as it can be.

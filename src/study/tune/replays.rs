@@ -19,7 +19,7 @@ use crate::{
         grid::{self, JobPanic},
         whatif::{Program, Terms},
     },
-    trace::Control,
+    trace::{Control, SegmentLayout},
 };
 
 use super::space::{largest_block, needs_large_segments, sizes};
@@ -65,7 +65,7 @@ impl<'a> Replays<'a> {
         let controls = program.trace.controls();
         let changes =
             |control: &Control| matches!(control, Control::Settings(_) | Control::SetFraction(_));
-        let start = program.trace.start().segments.iter().map(|segment| segment.size()).max();
+        let start = program.trace.start().segments.iter().map(SegmentLayout::size).max();
         Self {
             program,
             terms,

@@ -321,9 +321,9 @@ impl<'a, 'b> Search<'a, 'b> {
             return Vec::new();
         }
         let mut all = Vec::new();
-        for interval in 0..table.len() {
+        for (interval, value) in table.into_iter().enumerate() {
             for divisions in [0, 2, 4, 8, 16] {
-                if table[interval] != divisions {
+                if value != divisions {
                     let mut changed = conf.clone();
                     changed.roundup_power2_divisions[interval] = divisions;
                     all.push(changed);
