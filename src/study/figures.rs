@@ -4,10 +4,11 @@
 //! over thousands of settings asks only: does it survive, what does it take, what does it cost.
 
 use crate::{
-    base::{Bytes, OpIndex},
+    base::{Bytes, OpIndex, PoolId},
     models::pytorch::PyTorch,
     observe::{Moment, Peak},
     sim::{AllocError, Allocator, CapacityLevels, Device, DeviceCalls, Observer, OnOom},
+    trace::Stream,
 };
 
 use super::whatif::{Course, Program, Terms, Watch, drive};
@@ -90,6 +91,10 @@ impl Watch for (Peak, Seldom) {
 /// Replays one program after another and keeps its memory between them.
 #[derive(Debug, Default)]
 pub struct Replayer {
+    /// The model of the last replay, and the streams and pools that it knows.
+    model: Option<PyTorch>,
+    streams: Vec<Stream>,
+    pools: Vec<PoolId>,
     replays: u64,
 }
 
@@ -105,10 +110,24 @@ impl Replayer {
     }
 
     /// A model as new under these terms. The one place where models of searches come from.
-    fn model(&mut self, program: &Program, terms: &Terms) -> PyTorch {
-        let trace = &program.trace;
-        let device = Device::new(terms.device(trace.device()));
-        PyTorch::new(terms.config(), device, trace.streams(), trace.pools())
+    fn model(&mut self, program: &Program, terms: &Terms) -> &mut PyTorch {
+        let (config, trace) = (terms.config(), &program.trace);
+        let device = terms.device(trace.device());
+        let knows =
+            trace.streams().iter().eq(&self.streams) && trace.pools().iter().eq(&self.pools);
+        match self.model.take().filter(|_| knows) {
+            Some(mut model) => {
+                model.restart(config, device);
+                self.model.insert(model)
+            }
+            None => {
+                self.streams = trace.streams().iter().copied().collect();
+                self.pools = trace.pools().iter().copied().collect();
+                let device = Device::new(device);
+                let model = PyTorch::new(config, device, trace.streams(), trace.pools());
+                self.model.insert(model)
+            }
+        }
     }
 
     /// Replays a program. Says the same as [`super::whatif::whatif`], but less of it; events are not
@@ -118,9 +137,9 @@ impl Replayer {
     /// As there.
     pub fn figures(&mut self, program: &Program, terms: &Terms) -> Figures {
         self.replays += 1;
-        let mut model = self.model(program, terms);
+        let model = self.model(program, terms);
         let mut watch = (Peak::default(), Seldom::default());
-        let course = drive(program, terms, &mut model, &mut watch);
+        let course = drive(program, terms, model, &mut watch);
         let (peak, seldom) = watch;
         Figures {
             ops: course.asked,
