@@ -4,8 +4,8 @@
 //! command line is unusable. A closed pipe is no error.
 
 mod args;
-mod explain;
 mod compare;
+mod explain;
 mod fit;
 mod inspect;
 mod load;

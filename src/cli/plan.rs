@@ -84,11 +84,7 @@ pub(super) fn plan(args: &Source) -> anyhow::Result<Plan> {
 }
 
 /// The device of a recording that is asked for.
-fn recorded_plan(
-    traces: Vec<Trace>,
-    warnings: Vec<String>,
-    args: &Source,
-) -> anyhow::Result<Plan> {
+fn recorded_plan(traces: Vec<Trace>, warnings: Vec<String>, args: &Source) -> anyhow::Result<Plan> {
     let wanted = args.device.map(DeviceIndex);
     let devices: Vec<String> = traces.iter().map(|t| t.device().to_string()).collect();
     let mut traces = traces.into_iter();

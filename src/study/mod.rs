@@ -1,11 +1,11 @@
 //! Floor 4: questions asked of replays.
 
-pub mod message;
 pub mod cards;
 pub mod compare;
 pub mod figures;
 pub mod fit;
 pub mod grid;
+pub mod message;
 pub mod price;
 pub mod sweep;
 pub mod tune;

@@ -8,6 +8,6 @@ mod bad_input;
 mod behaviour;
 mod documents;
 mod explain;
-mod packed;
 mod many;
+mod packed;
 mod support;
