@@ -40,6 +40,10 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     Explain(ExplainArgs),
     Pack(PackArgs),
+    Compare(super::compare::CompareArgs),
+    Fit(super::fit::FitArgs),
+    Tune(super::tune::TuneArgs),
+    Sweep(super::sweep::SweepArgs),
 }
 
 /// How results are printed.
@@ -221,7 +225,7 @@ pub(super) enum OnOomArg {
     Skip,
 }
 
-fn capacity(text: &str) -> Result<Bytes, String> {
+pub(super) fn capacity(text: &str) -> Result<Bytes, String> {
     let capacity: Bytes = text.parse().map_err(|error| format!("{error}"))?;
     if capacity == Bytes::ZERO {
         return Err("a device has some memory: give its capacity, such as 24GiB".into());

@@ -4,13 +4,19 @@
 //! command line is unusable. A closed pipe is no error.
 
 mod args;
+mod compare;
 mod explain;
+mod fit;
 mod inspect;
 mod load;
+mod many;
 mod output;
 mod pack;
+mod plan;
 mod progress;
 mod replay;
+mod sweep;
+mod tune;
 mod verify;
 
 use std::process::ExitCode;
@@ -51,6 +57,10 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Explain(args) => explain::run(args, &mut output),
         Command::Pack(args) => pack::run(args, &mut output),
+        Command::Compare(args) => compare::run(args, &mut output),
+        Command::Fit(args) => fit::run(args, &mut output),
+        Command::Tune(args) => tune::run(args, &mut output),
+        Command::Sweep(args) => sweep::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

@@ -78,3 +78,8 @@ pub(super) fn complain(color: ColorChoice, message: &str) {
     };
     let _ = writeln!(io::stderr(), "{name} {message}");
 }
+
+/// A message on standard error that is no error.
+pub(super) fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "fragsim: {message}");
+}

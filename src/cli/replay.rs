@@ -7,12 +7,12 @@ use anyhow::{Context, bail};
 use super::{
     Answer,
     args::{Format, OnOomArg, ReplayArgs},
-    load::{self, Input},
     output::Output,
+    plan::{NO_LIMIT, Plan, Source, plan},
     progress,
 };
 use crate::{
-    base::{Bytes, DeviceIndex, OpIndex, Release, StreamId},
+    base::{Bytes, OpIndex},
     models::pytorch::conf::AllocConf,
     report::{
         events, replay as report,
@@ -21,48 +21,18 @@ use crate::{
         to_json,
     },
     sim::{AddressPolicy, OnOom},
-    study::{
-        verify::{VerifyOptions, recorded_conf, resolved},
-        whatif::{Program, Replayed, Start, Terms, whatif},
-    },
-    trace::{Action, Asked, Case, CaseAddresses, EventMode, Recorded, Trace, TraceBuilder},
+    study::whatif::{Program, Replayed, Start, Terms, whatif},
 };
-
-/// Stands for a device without limits.
-const NO_LIMIT: Bytes = Bytes(1 << 44);
-
-/// What is to be replayed, and what its source says of the terms.
-struct Plan {
-    trace: Trace,
-    release: Option<Release>,
-    conf: Option<AllocConf>,
-    capacity: Option<Bytes>,
-    events: EventMode,
-    addresses: Option<AddressPolicy>,
-    context: Bytes,
-    caching: bool,
-    notes: Vec<String>,
-}
-
-impl Plan {
-    fn of(trace: Trace) -> Self {
-        Self {
-            trace,
-            release: None,
-            conf: None,
-            capacity: None,
-            events: EventMode::Ready,
-            addresses: None,
-            context: Bytes::ZERO,
-            caching: true,
-            notes: Vec::new(),
-        }
-    }
-}
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let plan = progress::during("reading", || plan(args))?;
+    let source = Source {
+        trace: &args.trace,
+        device: args.device,
+        has_conf: args.conf.is_some(),
+        torch: args.torch,
+    };
+    let plan = progress::during("reading", || plan(&source))?;
     let load_s = started.elapsed().as_secs_f64();
     let (program, terms, mut heading) = prepare(args, plan)?;
     let mut times = Vec::new();
@@ -100,163 +70,6 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     }
     let fails_again = document.recorded_failures.iter().any(|failure| !failure.served);
     Ok(if document.completed && !fails_again { Answer::Yes } else { Answer::No })
-}
-
-/// Reads the input and takes out the device that is asked for.
-fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
-    let wanted = args.device.map(DeviceIndex);
-    match load::open(&args.trace)? {
-        Input::Trace(trace) => {
-            if wanted.is_some_and(|wanted| wanted != trace.device()) {
-                bail!(
-                    "{}: it has no operations of device {}, only of device {}",
-                    args.trace.display(),
-                    wanted.unwrap_or_default(),
-                    trace.device()
-                );
-            }
-            Ok(Plan::of(*trace))
-        }
-        Input::Case(case) => case_plan(&case, wanted.unwrap_or_default())
-            .with_context(|| args.trace.display().to_string()),
-        Input::Snapshot(snapshot) => {
-            let (traces, warnings) =
-                load::traces_of(snapshot).with_context(|| args.trace.display().to_string())?;
-            recorded_plan(traces, warnings, args)
-        }
-        Input::Packed(packed) => recorded_plan(packed.traces, packed.overview.warnings, args),
-    }
-}
-
-/// The device of a recording that is asked for.
-fn recorded_plan(
-    traces: Vec<Trace>,
-    warnings: Vec<String>,
-    args: &ReplayArgs,
-) -> anyhow::Result<Plan> {
-    let wanted = args.device.map(DeviceIndex);
-    let devices: Vec<String> = traces.iter().map(|t| t.device().to_string()).collect();
-    let mut traces = traces.into_iter();
-    let trace = match wanted {
-        Some(wanted) => traces.find(|trace| trace.device() == wanted),
-        None => traces.next(),
-    };
-    let Some(trace) = trace else {
-        bail!(
-            "{}: it has no history of device {}, only of device {}; choose one with --device",
-            args.trace.display(),
-            wanted.unwrap_or_default(),
-            devices.join(" and ")
-        );
-    };
-    let (trace, inferred) = resolved(trace, &VerifyOptions::default());
-    let mut plan = Plan::of(trace);
-    plan.notes = warnings;
-    plan.notes.extend(inferred.into_iter().map(|fact| format!("inferred: {fact}")));
-    if devices.len() > 1 {
-        let shown = plan.trace.device();
-        plan.notes.push(format!(
-            "this is device {shown}; the file has devices {}: see --device",
-            devices.join(", ")
-        ));
-    }
-    let recorded = plan.trace.recorded();
-    if let Some(recorded) = recorded {
-        let release = args.torch.unwrap_or(recorded.releases.1);
-        plan.release = Some(recorded.releases.1);
-        // Settings of another release may not parse here: then they must be given.
-        plan.conf = match (&args.conf, recorded_conf(release, recorded.settings.as_ref())) {
-            (Some(_), _) => None,
-            (None, Ok(conf)) => Some(conf),
-            (None, Err(error)) => {
-                return Err(anyhow::Error::new(error).context(format!(
-                    "{}: the recording's settings do not work in PyTorch {release}; give others with --conf",
-                    args.trace.display()
-                )));
-            }
-        };
-        plan.capacity = shown_capacity(recorded);
-        plan.notes.extend(recorded.notes.iter().cloned());
-    }
-    Ok(plan)
-}
-
-/// The least capacity that the device must have had: what it had free when a request failed, and
-/// what was reserved then.
-fn shown_capacity(recorded: &Recorded) -> Option<Bytes> {
-    let change = |action: Action| match action {
-        Action::SegmentAlloc | Action::SegmentMap => 1,
-        Action::SegmentFree | Action::SegmentUnmap => -1,
-        _ => 0,
-    };
-    let mut later: i128 = 0;
-    let end = i128::from(recorded.end.reserved().0);
-    let mut shown = None;
-    for event in recorded.events.iter().rev() {
-        if event.action == Action::Oom {
-            let total = end - later + i128::from(event.addr.0);
-            shown = u64::try_from(total).ok().map(Bytes).max(shown);
-        }
-        later += change(event.action) * i128::from(event.size.0);
-    }
-    shown
-}
-
-/// The operations of one device of a golden case.
-fn case_plan(case: &Case, device: DeviceIndex) -> anyhow::Result<Plan> {
-    let setup = &case.setup;
-    if device.0 >= setup.devices {
-        bail!("the case has no device {device}, only {} from 0", setup.devices);
-    }
-    let mut builder = TraceBuilder::new(device);
-    for stream in &setup.streams {
-        builder.stream(*stream)?;
-    }
-    let mut current = DeviceIndex(0);
-    let mut names = rustc_hash::FxHashMap::default();
-    for step in &case.steps {
-        let here = current == device;
-        match &step.asked {
-            Asked::Device(device) => current = *device,
-            Asked::Alloc(name, size, stream) if here => {
-                // A request that failed has no name that could be freed.
-                let id = builder.alloc(*size, StreamId(stream.0), None)?;
-                if matches!(step.answer, crate::trace::Answer::Addr(_)) {
-                    names.insert(*name, id);
-                }
-            }
-            Asked::Free(name) => {
-                if let Some(id) = names.remove(name) {
-                    builder.free(id, false)?;
-                }
-            }
-            Asked::RecordStream(name, stream) => {
-                if let Some(id) = names.get(name) {
-                    builder.record_stream(*id, *stream)?;
-                }
-            }
-            Asked::EmptyCache => builder.push(crate::trace::Op::EmptyCache)?,
-            Asked::Control(control) if here => builder.control(control.clone())?,
-            Asked::Alloc(..) | Asked::Control(_) | Asked::Query(_) => {}
-        }
-    }
-    let mut plan = Plan::of(builder.build());
-    plan.release = Some(setup.release);
-    let settings = |name: &str| {
-        setup.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-    };
-    plan.conf = Some(AllocConf::from_env(setup.release, settings)?.0);
-    plan.capacity = Some(setup.total);
-    plan.events = setup.events;
-    plan.context = setup.context;
-    plan.caching = setup.caching;
-    plan.addresses = Some(match setup.addresses {
-        CaseAddresses::Rising => AddressPolicy::Rising,
-        CaseAddresses::Falling => AddressPolicy::Falling,
-        CaseAddresses::FirstFit => AddressPolicy::FirstFit,
-        CaseAddresses::Random(seed) => AddressPolicy::Random { seed },
-    });
-    Ok(plan)
 }
 
 fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {

@@ -3,6 +3,7 @@
 //! ```text
 //!  sim ──facts──► Observer        (this floor)
 //!                  ├─ Record      every event, as PyTorch's history
+//!                  ├─ Count       how many of them
 //!                  ├─ Peak        the worst moments
 //!                  ├─ DeviceStats every number of memory_stats()
 //!                  └─ Check       the judge: is what was told possible at all?
@@ -10,11 +11,13 @@
 
 pub mod check;
 
+mod count;
 mod peak;
 mod record;
 mod stats;
 
 pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
+pub use count::Count;
 pub use peak::{Moment, Peak};
 pub use record::Record;
 pub use stats::{Columns, DeviceStats, Stat};

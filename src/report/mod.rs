@@ -1,12 +1,16 @@
 //! Floor 5: doors out. Prints values, computes nothing.
 
+pub mod compare;
 pub mod events;
+pub mod fit;
 pub mod inspect;
 pub mod message;
 pub mod replay;
 pub mod summary;
+pub mod tune;
 pub mod verify;
 
 mod json;
+mod table;
 
 pub use json::to_json;

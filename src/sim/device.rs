@@ -260,6 +260,29 @@ pub struct DeviceCalls {
     pub reserve: u64,
 }
 
+/// Between which capacities a device gives the same answers: from `granted` up to, but not at,
+/// `refused`. Injected refusals and changes of the capacity at run time apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapacityLevels {
+    /// The least capacity that grants what was granted.
+    pub granted: Bytes,
+    /// The least capacity that grants something that was refused; [`Bytes::MAX`] if nothing was.
+    pub refused: Bytes,
+}
+
+impl Default for CapacityLevels {
+    fn default() -> Self {
+        Self { granted: Bytes::ZERO, refused: Bytes::MAX }
+    }
+}
+
+impl CapacityLevels {
+    /// Where both give the same answers.
+    pub fn and(self, other: Self) -> Self {
+        Self { granted: self.granted.max(other.granted), refused: self.refused.min(other.refused) }
+    }
+}
+
 /// What a recording says the driver did: see [`SegmentAddresses::Recorded`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordedCall {
@@ -304,6 +327,7 @@ pub struct Device {
     refuse: Vec<u64>,
     attempts: u64,
     unknown_reserves: u64,
+    levels: CapacityLevels,
 }
 
 impl Device {
@@ -327,6 +351,7 @@ impl Device {
             refuse: Vec::new(),
             attempts: 0,
             unknown_reserves: 0,
+            levels: CapacityLevels::default(),
             config,
         }
     }
@@ -422,11 +447,20 @@ impl Device {
     fn charge(&mut self, size: Bytes) -> bool {
         let attempt = self.attempts;
         self.attempts += 1;
+        let held = self.used + self.config.context + self.external;
+        let needed = held.checked_add(size).unwrap_or(Bytes::MAX);
         if size > self.free_bytes().min(Self::ADDRESS_SPACE) || self.refuse.contains(&attempt) {
+            self.levels.refused = self.levels.refused.min(needed);
             return false;
         }
+        self.levels.granted = self.levels.granted.max(needed);
         self.used += size;
         true
+    }
+
+    /// Between which capacities every attempt so far would have had the same answer.
+    pub fn levels(&self) -> CapacityLevels {
+        self.levels
     }
 
     /// The next recorded call, if it is one that `wanted` accepts; `None` too where no recording is

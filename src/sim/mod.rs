@@ -21,7 +21,8 @@ pub use allocator::{AllocError, Allocator};
 pub use block::{Block, BlockArena, BlockDetails, BlockView};
 pub use clock::{Event as StreamEvent, StreamClock};
 pub use device::{
-    AddressPolicy, Device, DeviceCalls, DeviceConfig, RecordedCall, SegmentAddresses,
+    AddressPolicy, CapacityLevels, Device, DeviceCalls, DeviceConfig, RecordedCall,
+    SegmentAddresses,
 };
 pub use flat_hash::{FlatHash, FlatKey};
 pub use free_index::{Found, FreeBlocks, FreeIndex, FreeKey, FreeLinks};

@@ -1,5 +1,16 @@
 //! Floor 4: questions asked of replays.
 
+pub mod cards;
+pub mod compare;
+pub mod figures;
+pub mod fit;
+pub mod grid;
 pub mod message;
+pub mod price;
+pub mod sweep;
+pub mod tune;
 pub mod verify;
 pub mod whatif;
+
+mod program;
+mod variants;

@@ -2,138 +2,19 @@
 //! another release.
 
 use crate::{
-    base::{AllocId, Bytes, DeviceIndex, Id, OpIndex, Release},
+    base::{AllocId, Bytes, DeviceIndex, OpIndex, Release},
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
-    observe::{DeviceStats, Peak, Record},
+    observe::{Count, DeviceStats, Peak, Record},
     sim::{
-        AddressPolicy, AllocError, Allocator, Device, DeviceCalls, DeviceConfig, OnOom, Outcome,
-        StoppedBy, replay_op,
+        AddressPolicy, AllocError, Allocator, CapacityLevels, Device, DeviceCalls, DeviceConfig,
+        Observer, OnOom, Outcome, StoppedBy, replay_op,
     },
-    trace::{
-        Action, AllocOp, BlockState, Control, EventMode, FreeOp, Layout, Op, Trace, TraceBuilder,
-        TraceError,
-    },
+    trace::{AllocOp, EventMode, Layout, Trace},
 };
 
-/// What a trace asks, ready to be asked again.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// The operations. Requests that failed when the trace was recorded are left out, and so are
-    /// marks of snapshots.
-    pub trace: Trace,
-    /// The requests that failed then: asked before the operation with this index, without being
-    /// served.
-    pub failed: Vec<(OpIndex, AllocOp)>,
-    /// Blocks live at the start that were made into requests.
-    pub reallocated: u32,
-}
+pub use super::program::{Program, Start};
 
-/// How the blocks that were live before the first operation come to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// As they lay: the layout is taken over.
-    AsRecorded,
-    /// They are asked for first, in the order of their addresses: under other rules they would lie
-    /// elsewhere.
-    Reallocate,
-}
-
-impl Program {
-    /// What `trace` asks.
-    ///
-    /// # Errors
-    /// When there are too many operations to number.
-    pub fn of(trace: &Trace, start: Start) -> Result<Self, TraceError> {
-        let mut builder = TraceBuilder::new(trace.device());
-        for stream in trace.streams() {
-            builder.stream(*stream)?;
-        }
-        for pool in trace.pools() {
-            builder.pool(*pool)?;
-        }
-        let mut names: Vec<Option<AllocId>> = vec![None; trace.alloc_count() as usize];
-        let mut reallocated = 0;
-        match start {
-            Start::AsRecorded => {
-                let ids = builder.start(trace.start().clone())?;
-                for (old, new) in trace.start_ids().iter().zip(ids) {
-                    names[old.index()] = Some(*new);
-                }
-            }
-            Start::Reallocate => {
-                reallocated = reallocate(trace, &mut builder, &mut names)?;
-            }
-        }
-        let mut failed = Vec::new();
-        for (i, op) in trace.ops().iter().enumerate() {
-            let last = trace
-                .recorded()
-                .and_then(|recorded| recorded.events_of(OpIndex::from_index(i)).next_back());
-            let has_failed = last.is_some_and(|event| event.action == Action::Oom);
-            match op {
-                Op::Alloc(alloc) if has_failed => failed.push((builder.next_op(), *alloc)),
-                Op::Alloc(alloc) => {
-                    let id = builder.alloc(alloc.size, alloc.stream, alloc.pool)?;
-                    names[alloc.id.index()] = Some(id);
-                }
-                Op::Free(free) => {
-                    if let Some(id) = names[free.id.index()] {
-                        builder.free(id, free.pending)?;
-                    }
-                }
-                Op::FreeCompleted(id) => {
-                    if let Some(id) = names[id.index()] {
-                        builder.push(Op::FreeCompleted(id))?;
-                    }
-                }
-                Op::RecordStream(id, stream) => {
-                    if let Some(id) = names[id.index()] {
-                        builder.record_stream(id, *stream)?;
-                    }
-                }
-                Op::EmptyCache => builder.push(Op::EmptyCache)?,
-                Op::Control(id) => match &trace.controls()[*id] {
-                    Control::Snapshot(_) if trace.recorded().is_some() => {}
-                    control => builder.control(control.clone())?,
-                },
-            }
-        }
-        Ok(Self { trace: builder.build(), failed, reallocated })
-    }
-
-    /// Operations that the program asks: all but completions, which the outside tells.
-    pub fn asked(&self) -> u64 {
-        self.trace.ops().iter().filter(|op| is_asked(op)).count() as u64
-    }
-}
-
-fn is_asked(op: &Op) -> bool {
-    !matches!(op, Op::FreeCompleted(_))
-}
-
-fn reallocate(
-    trace: &Trace,
-    builder: &mut TraceBuilder,
-    names: &mut [Option<AllocId>],
-) -> Result<u32, TraceError> {
-    let mut ids = trace.start_ids().iter();
-    let mut count = 0;
-    for segment in &trace.start().segments {
-        let stream = builder.stream_of(segment.stream)?;
-        let pool = builder.pool(segment.pool)?;
-        for block in segment.blocks.iter().filter(|b| b.state != BlockState::Inactive) {
-            let id = builder.alloc(block.requested.max(Bytes(1)), stream, pool)?;
-            count += 1;
-            if let Some(old) = ids.next() {
-                names[old.index()] = Some(id);
-            }
-            if block.state == BlockState::ActivePendingFree {
-                builder.free(id, true)?;
-            }
-        }
-    }
-    Ok(count)
-}
+use super::program::is_asked;
 
 /// Under what a program is replayed.
 #[derive(Clone, Debug)]
@@ -180,13 +61,22 @@ impl Terms {
         }
     }
 
-    fn device(&self, index: DeviceIndex) -> Device {
-        Device::new(DeviceConfig {
+    pub(super) fn device(&self, index: DeviceIndex) -> DeviceConfig {
+        DeviceConfig {
             context: self.context,
             external: self.external,
             addresses: self.addresses,
             ..DeviceConfig::new(index, self.capacity)
-        })
+        }
+    }
+
+    pub(super) fn config(&self) -> PyTorchConfig {
+        PyTorchConfig {
+            release: self.release,
+            conf: self.conf.clone(),
+            caching: self.caching,
+            events: self.events,
+        }
     }
 }
 
@@ -228,99 +118,142 @@ pub struct Replayed {
     pub is_damaged: bool,
 }
 
-/// Replays a program.
-///
-/// # Complexity
-/// One step an operation; a copy of the allocator for each request that failed in the recording.
-pub fn whatif(program: &Program, terms: &Terms) -> Replayed {
+/// A watcher that is told which operation is being done.
+pub(super) trait Watch: Observer {
+    /// The operation, counted as [`Program::asked`] counts.
+    fn at(&mut self, op: OpIndex);
+}
+
+/// How far a program came, and what became of the requests that failed in the recording.
+pub(super) struct Course {
+    pub(super) outcome: Outcome,
+    pub(super) asked: u64,
+    pub(super) first_failure_asked: Option<u64>,
+    pub(super) asked_again: Vec<AskedAgain>,
+    /// Of the device, as those requests saw it.
+    pub(super) levels_of_asked_again: CapacityLevels,
+}
+
+impl Course {
+    /// Whether a request would be served now; the allocator itself is left as it is.
+    #[cold]
+    fn ask_again(&mut self, model: &PyTorch, op: OpIndex, request: &AllocOp, trace: &Trace) {
+        let mut copy = model.clone();
+        // The request has no name in the program: a fresh one for the copy.
+        let asked = AllocOp { id: AllocId(trace.alloc_count()), ..*request };
+        let served = copy.malloc(&asked, &mut ());
+        self.levels_of_asked_again = self.levels_of_asked_again.and(copy.device().levels());
+        self.asked_again.push(AskedAgain { op, asked, error: served.err() });
+    }
+}
+
+/// All operations of a program through a model that is new.
+#[inline]
+pub(super) fn drive<W: Watch>(
+    program: &Program,
+    terms: &Terms,
+    model: &mut PyTorch,
+    watch: &mut W,
+) -> Course {
     let trace = &program.trace;
-    let config = PyTorchConfig {
-        release: terms.release,
-        conf: terms.conf.clone(),
-        caching: terms.caching,
-        events: terms.events,
+    let mut course = Course {
+        outcome: Outcome { ops: 0, completed: true, failures: 0, first_failure: None },
+        asked: 0,
+        first_failure_asked: None,
+        asked_again: Vec::new(),
+        levels_of_asked_again: CapacityLevels::default(),
     };
-    let device = terms.device(trace.device());
-    let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
-    let mut stats = DeviceStats::new(terms.conf.max_split_size);
-    let mut peak = Peak::default();
-    let mut record = Record::default();
-    let mut events = 0;
-    let mut outcome = Outcome { ops: 0, completed: true, failures: 0, first_failure: None };
-    let mut asked: u64 = 0;
-    let mut first_failure_asked = None;
-    let mut asked_again = Vec::new();
-    model.start(trace, &mut (&mut stats, &mut peak));
+    model.start(trace, watch);
     let until = terms.until.map_or(u64::MAX, |op| u64::from(op.0));
     let mut failed = program.failed.iter().peekable();
     for (i, op) in trace.ops().iter().enumerate() {
-        if asked >= until {
+        if course.asked >= until {
             break;
         }
         let at = OpIndex::from_index(i);
-        let number = OpIndex(u32::try_from(asked).unwrap_or(u32::MAX));
+        let number = OpIndex(u32::try_from(course.asked).unwrap_or(u32::MAX));
         while let Some((_, request)) = failed.next_if(|(op, _)| *op <= at) {
-            asked_again.push(ask_again(&model, number, request, trace));
+            course.ask_again(model, number, request, trace);
         }
-        peak.at = number;
-        outcome.ops += 1;
-        asked += u64::from(is_asked(op));
-        let failure = replay_op(trace, op, &mut model, &mut (&mut stats, (&mut peak, &mut record)));
-        events += record.events.len() as u64;
-        if !terms.keeps_events {
-            record.events.clear();
-        } else {
-            events = record.events.len() as u64;
-        }
-        if let Some(failure) = failure {
-            outcome.completed = false;
-            first_failure_asked.get_or_insert(asked.saturating_sub(1));
-            outcome.failures += 1;
-            outcome.first_failure.get_or_insert(StoppedBy { op: at, ..failure });
+        watch.at(number);
+        course.outcome.ops += 1;
+        course.asked += u64::from(is_asked(op));
+        if let Some(failure) = replay_op(trace, op, model, watch) {
+            course.outcome.completed = false;
+            course.first_failure_asked.get_or_insert(course.asked.saturating_sub(1));
+            course.outcome.failures += 1;
+            course.outcome.first_failure.get_or_insert(StoppedBy { op: at, ..failure });
             if terms.on_oom == OnOom::Stop {
                 break;
             }
         }
     }
-    if outcome.completed && asked < until {
-        let number = OpIndex(u32::try_from(asked).unwrap_or(u32::MAX));
+    if course.outcome.completed && course.asked < until {
+        let number = OpIndex(u32::try_from(course.asked).unwrap_or(u32::MAX));
         for (_, request) in failed {
-            asked_again.push(ask_again(&model, number, request, trace));
+            course.ask_again(model, number, request, trace);
         }
     }
-    Replayed {
-        outcome,
-        asked,
-        first_failure_asked,
-        stats,
-        peak,
-        events,
-        record,
-        calls: model.device().calls(),
-        end: model.layout(),
-        asked_again,
-        is_damaged: model.is_damaged(),
+    course
+}
+
+/// Everything that [`whatif`] watches; `E` keeps or counts the events.
+type Full<E> = ((DeviceStats, Peak), E);
+
+impl<E: Observer> Watch for Full<E> {
+    #[inline]
+    fn at(&mut self, op: OpIndex) {
+        self.0.1.at = op;
     }
 }
 
-/// Whether a request would be served now; the allocator itself is left as it is.
-fn ask_again(model: &PyTorch, at: OpIndex, request: &AllocOp, trace: &Trace) -> AskedAgain {
-    let mut copy = model.clone();
-    // The request has no name in the program: a fresh one for the copy.
-    let asked = AllocOp { id: AllocId(trace.alloc_count()), ..*request };
-    let served = copy.malloc(&asked, &mut ());
-    if served.is_ok() {
-        copy.free(&FreeOp { id: asked.id, pending: false }, &mut ());
+/// Replays a program.
+///
+/// # Complexity
+/// One step an operation; a copy of the allocator for each request that failed in the recording.
+pub fn whatif(program: &Program, terms: &Terms) -> Replayed {
+    if terms.keeps_events {
+        let (mut replayed, record) = full(program, terms, Record::default());
+        replayed.events = record.events.len() as u64;
+        replayed.record = record;
+        replayed
+    } else {
+        let (mut replayed, count) = full(program, terms, Count::default());
+        replayed.events = count.events;
+        replayed
     }
-    AskedAgain { op: at, asked, error: served.err() }
+}
+
+fn full<E: Observer>(program: &Program, terms: &Terms, events: E) -> (Replayed, E) {
+    let trace = &program.trace;
+    let device = Device::new(terms.device(trace.device()));
+    let mut model = PyTorch::new(terms.config(), device, trace.streams(), trace.pools());
+    let stats = DeviceStats::new(terms.conf.max_split_size);
+    let mut full: Full<E> = ((stats, Peak::default()), events);
+    let course = drive(program, terms, &mut model, &mut full);
+    let ((stats, peak), events) = full;
+    let replayed = Replayed {
+        outcome: course.outcome,
+        asked: course.asked,
+        first_failure_asked: course.first_failure_asked,
+        stats,
+        peak,
+        events: 0,
+        record: Record::default(),
+        calls: model.device().calls(),
+        end: model.layout(),
+        asked_again: course.asked_again,
+        is_damaged: model.is_damaged(),
+    };
+    (replayed, events)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        base::{Addr, Release, StreamHandle, StreamId},
-        trace::{Event, Recorded, script},
+        base::{Addr, DeviceIndex, StreamHandle, StreamId},
+        trace::{Action, Event, Recorded, TraceBuilder, script},
     };
 
     /// `a` is served, 30 MiB are refused, `a` is freed.
