@@ -32,8 +32,8 @@ use crate::{
 const NO_LIMIT: Bytes = Bytes(1 << 44);
 
 /// What is to be replayed, and what its source says of the terms.
-struct Plan {
-    trace: Trace,
+pub(super) struct Plan {
+    pub(super) trace: Trace,
     release: Option<Release>,
     conf: Option<AllocConf>,
     capacity: Option<Bytes>,
@@ -62,7 +62,7 @@ impl Plan {
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let plan = progress::during("reading", || plan(args))?;
+    let plan = progress::during("reading", || plan(args, load::open(&args.trace)?))?;
     let load_s = started.elapsed().as_secs_f64();
     let (program, terms, mut heading) = prepare(args, plan)?;
     let mut times = Vec::new();
@@ -102,10 +102,10 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     Ok(if document.completed && !fails_again { Answer::Yes } else { Answer::No })
 }
 
-/// Reads the input and takes out the device that is asked for.
-fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
+/// What the input says, of the device that is asked for.
+pub(super) fn plan(args: &ReplayArgs, input: Input) -> anyhow::Result<Plan> {
     let wanted = args.device.map(DeviceIndex);
-    match load::open(&args.trace)? {
+    match input {
         Input::Trace(trace) => {
             if wanted.is_some_and(|wanted| wanted != trace.device()) {
                 bail!(
@@ -129,7 +129,7 @@ fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
 }
 
 /// The device of a recording that is asked for.
-fn recorded_plan(
+pub(super) fn recorded_plan(
     traces: Vec<Trace>,
     warnings: Vec<String>,
     args: &ReplayArgs,
@@ -259,7 +259,11 @@ fn case_plan(case: &Case, device: DeviceIndex) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
+/// What is replayed, under which terms, and what is to be said of both.
+pub(super) fn prepare(
+    args: &ReplayArgs,
+    plan: Plan,
+) -> anyhow::Result<(Program, Terms, Heading)> {
     let release = args.torch.or(plan.release).unwrap_or_default();
     let conf = match (&args.conf, plan.conf) {
         (Some(text), _) => AllocConf::from_string(release, text)?.0,

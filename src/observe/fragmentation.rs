@@ -187,8 +187,7 @@ impl Holding {
 pub fn by_part(layout: &Layout) -> BTreeMap<Part, Holding> {
     let mut parts: BTreeMap<Part, Holding> = BTreeMap::new();
     for segment in &layout.segments {
-        let part =
-            Part { pool: segment.pool, is_small: segment.is_small, stream: segment.stream };
+        let part = Part { pool: segment.pool, is_small: segment.is_small, stream: segment.stream };
         parts.entry(part).or_default().add(segment);
     }
     parts

@@ -149,9 +149,8 @@ impl FragmentationSeries {
         }
         if self.stretches.len() >= self.limit {
             let pairs = self.stretches.chunks(2);
-            self.stretches = pairs
-                .map(|pair| pair.get(1).map_or(pair[0], |later| pair[0].and(later)))
-                .collect();
+            self.stretches =
+                pairs.map(|pair| pair.get(1).map_or(pair[0], |later| pair[0].and(later))).collect();
             self.width *= 2;
         }
         self.stretches.push(sample);

@@ -8,5 +8,6 @@ mod bad_input;
 mod behaviour;
 mod documents;
 mod explain;
+mod explain_trace;
 mod packed;
 mod support;

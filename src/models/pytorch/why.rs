@@ -7,7 +7,7 @@ use super::{
     MAX_REQUEST, PyTorch, pool::PoolIdx, pools::PrivatePools, rounding::get_allocation_size,
 };
 use crate::{
-    base::{Addr, AllocId, Bytes, Id, PoolId, Span},
+    base::{Addr, AllocId, Bytes, PoolId, Span},
     sim::Place,
     trace::AllocOp,
 };
@@ -106,8 +106,8 @@ impl PyTorch {
         };
         let half = &self.pools[pool];
         let is_expandable = self.conf.expandable_segments;
-        let maps_memory = is_expandable
-            && (half.private.is_none() || self.rules.expandable_private_pools);
+        let maps_memory =
+            is_expandable && (half.private.is_none() || self.rules.expandable_private_pools);
         Some(Asked {
             requested: op.size,
             rounded: size,
@@ -322,13 +322,12 @@ mod tests {
     #[test]
     fn each_reason_is_named() {
         let mib = |n: u64| n << 20;
-        let mut model = state("max_split_size_mb:24", &[
-            (mib(30), 0, true),
-            (mib(12), 0, true),
-            (mib(12), 1, true),
-            (512, 0, true),
-        ]);
-        let op = |size| AllocOp { id: AllocId(9), stream: StreamId(0), pool: None, size: Bytes(size) };
+        let mut model = state(
+            "max_split_size_mb:24",
+            &[(mib(30), 0, true), (mib(12), 0, true), (mib(12), 1, true), (512, 0, true)],
+        );
+        let op =
+            |size| AllocOp { id: AllocId(9), stream: StreamId(0), pool: None, size: Bytes(size) };
         let mut why = |size| {
             let asked = model.asked(&op(size)).unwrap();
             model.free_parts(&asked).iter().map(|part| part.why).collect::<Vec<_>>()
