@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use crate::support::run;
+use crate::support::{run, run_with};
 
 const STRANDED: &str = "traces/stranded.fragsim";
 const FRAG: &str = "traces/recorded/frag.pickle.gz";
@@ -147,4 +147,20 @@ fn what_is_not_there_is_named() {
     assert!(error(&["--request", "5"]).contains("--at"));
     assert!(error(&["--failure", "0"]).contains("--failure"));
     assert!(error(&["--capacity", "0"]).contains("capacity"));
+}
+
+#[test]
+fn a_trace_is_told_from_a_log() {
+    let pickle = std::fs::read(FRAG).unwrap();
+    let piped = run_with(&["explain", "-", "--no-remedies"], &pickle);
+    assert!(piped.out.contains("\nFRAGMENTATION: 1.03 GiB are free"), "{}{}", piped.out, piped.err);
+    let text = std::fs::read(STRANDED).unwrap();
+    // Without its name a text is a log, unless something is asked of it that only a trace can answer.
+    assert_eq!(run_with(&["explain", "-"], &text).status, 2);
+    let asked = run_with(&["explain", "-", "--at", "3", "--request", "64MiB"], &text);
+    assert_eq!(asked.status, 1, "{}", asked.err);
+    assert!(asked.out.contains("TRULY FULL: 64.00 MiB asked are more than all the 40.00 MiB"));
+    let both = run(&["explain", "--message", "out of memory", "--capacity", "1GiB"]);
+    assert_eq!(both.status, 2);
+    assert!(both.err.contains("--capacity"), "{}", both.err);
 }
