@@ -46,7 +46,7 @@ pub(super) fn is_trace(
     must_be: bool,
 ) -> std::io::Result<bool> {
     Ok(match input::sniff(reader)? {
-        Kind::Pickle | Kind::Zip => true,
+        Kind::Pickle | Kind::Packed | Kind::Zip => true,
         Kind::Json => must_be || !matches!(json_kind(reader)?, JsonKind::Other),
         Kind::Text => must_be || path.extension().is_some_and(|ending| ending == "fragsim"),
         Kind::Html => must_be,

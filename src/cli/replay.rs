@@ -260,10 +260,7 @@ fn case_plan(case: &Case, device: DeviceIndex) -> anyhow::Result<Plan> {
 }
 
 /// What is replayed, under which terms, and what is to be said of both.
-pub(super) fn prepare(
-    args: &ReplayArgs,
-    plan: Plan,
-) -> anyhow::Result<(Program, Terms, Heading)> {
+pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
     let release = args.torch.or(plan.release).unwrap_or_default();
     let conf = match (&args.conf, plan.conf) {
         (Some(text), _) => AllocConf::from_string(release, text)?.0,

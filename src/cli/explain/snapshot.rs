@@ -105,8 +105,17 @@ pub(super) fn run(
 ) -> anyhow::Result<Answer> {
     let (args, format) = (&all.trace, all.format);
     let as_replay = args.replay(path, format);
-    let (plan, snapshot) =
-        progress::during("rebuilding the history", || replay::plan(&as_replay, input))?;
+    // The snapshot is kept: it has the stacks.
+    let mut snapshot = None;
+    let plan = progress::during("rebuilding the history", || match input {
+        Input::Snapshot(read) => {
+            let traces = read.histories().with_context(|| path.display().to_string())?;
+            let warnings = read.warnings.clone();
+            snapshot = Some(read);
+            replay::recorded_plan(traces, warnings, &as_replay)
+        }
+        other => replay::plan(&as_replay, other),
+    })?;
     let stacks = Stacks::of(snapshot.as_deref(), &plan.trace);
     let fresh = Program::of(&plan.trace, Start::Reallocate)?;
     let (program, terms, heading) = replay::prepare(&as_replay, plan)?;
