@@ -30,7 +30,7 @@ fn varlen() -> Program {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/recorded/varlen_oom.pickle.gz");
     let snapshot = snapshot::load(path).expect("the recording ships");
     let traces = snapshot.histories().expect("it holds a history");
-    let (trace, _) = resolved(&traces[0], &VerifyOptions::default());
+    let (trace, _) = resolved(traces[0].clone(), &VerifyOptions::default());
     Program::of(&trace, Start::Reallocate).expect("it has few operations")
 }
 

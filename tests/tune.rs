@@ -29,7 +29,7 @@ use serde_json::Value;
 /// A recording as a program, and the terms that it was recorded under, without a limit.
 fn recording(path: &Path) -> (Program, Terms) {
     let traces = snapshot::load(path).unwrap().histories().unwrap();
-    let (trace, _) = resolved(&traces[0], &VerifyOptions::default());
+    let (trace, _) = resolved(traces[0].clone(), &VerifyOptions::default());
     let recorded = trace.recorded().unwrap();
     let release = recorded.releases.1;
     let conf = recorded_conf(release, recorded.settings.as_ref()).unwrap();

@@ -21,6 +21,7 @@ use crate::base::{Bytes, Release};
                   Then:\n  \
                   fragsim inspect run.pickle\n  \
                   fragsim explain train.log\n  \
+                  fragsim explain run.pickle\n  \
                   fragsim verify run.pickle\n  \
                   fragsim replay run.pickle --capacity 24GiB --conf expandable_segments:True\n\n\
                   Exit status: 0 all well, 1 it differs or runs out of memory, 2 unusable input."
@@ -170,26 +171,38 @@ pub(super) struct InspectArgs {
     pub format: Format,
 }
 
-/// Say why a program ran out of memory, from its message alone
+/// Say why a program ran out of memory, from its message alone or from a recording
 ///
-/// Reads the messages of PyTorch 1.0 to 2.15 (CUDA, HIP, XPU, NPU, MPS, cudaMallocAsync, older ones),
-/// TensorFlow and XLA, wherever they stand: in a log of any size, wrapped, quoted, cut or escaped.
+/// Of a log: reads the messages of PyTorch 1.0 to 2.15 (CUDA, HIP, XPU, NPU, MPS, cudaMallocAsync, older
+/// ones), TensorFlow and XLA, wherever they stand: in a log of any size, wrapped, quoted, cut or escaped.
 /// Says whether it was fragmentation, truly full, other processes, a fraction limit, private pools or
 /// spill-over into host memory, with the arithmetic, and how sure that is; or what to record.
+///
+/// Of a snapshot or trace: replays it to the request that fails (or that --at and --request name), and
+/// says what is free and why it does not serve, the smallest set of live blocks whose freeing would have
+/// let the request fit, who pins the most free memory, and what each remedy would have done. All of that
+/// is replayed; nothing is advice.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     fragsim explain train.log\n  \
     fragsim explain --message 'CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...'\n  \
     python train.py 2>&1 | tee train.log | fragsim explain -\n  \
-    fragsim explain train.log.gz --format json\n\n\
-    Exit status: 0 a message was found, 2 none was, or unreadable input.")]
+    fragsim explain run.pickle\n  \
+    fragsim explain run.pickle --capacity 24GiB --conf expandable_segments:True\n  \
+    fragsim explain run.pickle --at 31046 --request 2GiB --format json\n\n\
+    Exit status: of a log 0 a message was found, 2 none was; of a recording 0 nothing fails, 1 a request\n\
+    fails and was explained; 2 unusable input.")]
 pub(super) struct ExplainArgs {
-    /// A log, or any text with a message in it (plain, .gz, .zst); `-` is standard input
+    /// A log or any text with a message in it, a snapshot, or a trace (plain, .gz, .zst); `-` is standard
+    /// input
     #[arg(value_name = "FILE", required_unless_present = "message", conflicts_with = "message")]
     pub file: Option<PathBuf>,
     /// The message itself, or a file that has it; `-` is standard input
-    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true,
+          conflicts_with_all = ["at", "conf", "capacity", "torch", "device", "failure"])]
     pub message: Option<String>,
+    #[command(flatten)]
+    pub trace: super::explain::TraceArgs,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
@@ -236,7 +249,7 @@ pub(super) fn capacity(text: &str) -> Result<Bytes, String> {
     Ok(capacity)
 }
 
-fn addresses(text: &str) -> Result<crate::sim::AddressPolicy, String> {
+pub(super) fn addresses(text: &str) -> Result<crate::sim::AddressPolicy, String> {
     use crate::sim::AddressPolicy::{Falling, FirstFit, Random, Rising};
     match text {
         "rising" => Ok(Rising),

@@ -35,7 +35,26 @@ const TEXT_LIMIT: u64 = 1 << 30;
 
 /// Reads a file of any kind; `-` is standard input.
 pub(super) fn open(path: &Path) -> anyhow::Result<Input> {
-    let mut reader = input::open(path)?;
+    read(path, input::open(path)?)
+}
+
+/// Whether a file is for [`read`], and not a log or another text: a pickle, a trace or case in JSON, a
+/// file that is named as a trace in text; any text, if it must be a trace.
+pub(super) fn is_trace(
+    path: &Path,
+    reader: &mut impl BufRead,
+    must_be: bool,
+) -> std::io::Result<bool> {
+    Ok(match input::sniff(reader)? {
+        Kind::Pickle | Kind::Packed | Kind::Zip => true,
+        Kind::Json => must_be || !matches!(json_kind(reader)?, JsonKind::Other),
+        Kind::Text => must_be || path.extension().is_some_and(|ending| ending == "fragsim"),
+        Kind::Html => must_be,
+    })
+}
+
+/// Reads a file that is open already; `path` is its name.
+pub(super) fn read(path: &Path, mut reader: impl BufRead) -> anyhow::Result<Input> {
     let name = || path.display().to_string();
     match input::sniff(&mut reader).with_context(name)? {
         Kind::Json => match json_kind(&mut reader).with_context(name)? {

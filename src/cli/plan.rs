@@ -9,6 +9,7 @@ use crate::{
     base::{Bytes, DeviceIndex, Release, StreamId},
     models::pytorch::conf::AllocConf,
     sim::AddressPolicy,
+    source::snapshot::Snapshot,
     study::verify::{VerifyOptions, recorded_conf, resolved},
     trace::{Action, Asked, Case, CaseAddresses, EventMode, Recorded, Trace, TraceBuilder},
 };
@@ -29,6 +30,7 @@ pub(super) struct Source<'a> {
 }
 
 /// What is to be replayed, and what its source says of the terms.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) trace: Trace,
     pub(super) release: Option<Release>,
@@ -59,8 +61,27 @@ impl Plan {
 
 /// Reads the input and takes out the device that is asked for.
 pub(super) fn plan(args: &Source) -> anyhow::Result<Plan> {
+    plan_of(args, load::open(args.trace)?)
+}
+
+/// The same of what was read, with the snapshot itself if it is one: it holds the stacks.
+pub(super) fn plan_and_snapshot(
+    args: &Source,
+    input: Input,
+) -> anyhow::Result<(Plan, Option<Box<Snapshot>>)> {
+    match input {
+        Input::Snapshot(snapshot) => {
+            let traces = snapshot.histories().with_context(|| args.trace.display().to_string())?;
+            let plan = recorded_plan(traces, snapshot.warnings.clone(), args)?;
+            Ok((plan, Some(snapshot)))
+        }
+        other => Ok((plan_of(args, other)?, None)),
+    }
+}
+
+fn plan_of(args: &Source, input: Input) -> anyhow::Result<Plan> {
     let wanted = args.device.map(DeviceIndex);
-    match load::open(args.trace)? {
+    match input {
         Input::Trace(trace) => {
             if wanted.is_some_and(|wanted| wanted != trace.device()) {
                 bail!(

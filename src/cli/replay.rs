@@ -26,13 +26,7 @@ use crate::{
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answer> {
     let started = Instant::now();
-    let source = Source {
-        trace: &args.trace,
-        device: args.device,
-        has_conf: args.conf.is_some(),
-        torch: args.torch,
-    };
-    let plan = progress::during("reading", || plan(&source))?;
+    let plan = progress::during("reading", || plan(&args.source()))?;
     let load_s = started.elapsed().as_secs_f64();
     let (program, terms, mut heading) = prepare(args, plan)?;
     let mut times = Vec::new();
@@ -72,7 +66,20 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     Ok(if document.completed && !fails_again { Answer::Yes } else { Answer::No })
 }
 
-fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
+impl ReplayArgs {
+    /// What is typed of the trace.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source {
+            trace: &self.trace,
+            device: self.device,
+            has_conf: self.conf.is_some(),
+            torch: self.torch,
+        }
+    }
+}
+
+/// What is replayed, under which terms, and what is to be said of both.
+pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
     let release = args.torch.or(plan.release).unwrap_or_default();
     let conf = match (&args.conf, plan.conf) {
         (Some(text), _) => AllocConf::from_string(release, text)?.0,

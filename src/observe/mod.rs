@@ -5,19 +5,24 @@
 //!                  ├─ Record      every event, as PyTorch's history
 //!                  ├─ Count       how many of them
 //!                  ├─ Peak        the worst moments
+//!                  ├─ FragmentationSeries  free, largest free block, … over time
 //!                  ├─ DeviceStats every number of memory_stats()
 //!                  └─ Check       the judge: is what was told possible at all?
 //! ```
 
 pub mod check;
+pub mod fragmentation;
 
 mod count;
+mod fragmentation_series;
 mod peak;
 mod record;
 mod stats;
 
 pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
 pub use count::Count;
+pub use fragmentation::Fragmentation;
+pub use fragmentation_series::{FragmentationSeries, Sample, Stretch};
 pub use peak::{Moment, Peak};
 pub use record::Record;
 pub use stats::{Columns, DeviceStats, Stat};

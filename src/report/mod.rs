@@ -2,6 +2,8 @@
 
 pub mod compare;
 pub mod events;
+pub mod explain;
+pub mod explain_text;
 pub mod fit;
 pub mod inspect;
 pub mod message;

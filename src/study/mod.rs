@@ -2,6 +2,7 @@
 
 pub mod cards;
 pub mod compare;
+pub mod explain;
 pub mod figures;
 pub mod fit;
 pub mod grid;

@@ -104,9 +104,9 @@ fn what_has_no_message_is_refused() {
         ]],
     );
     check(
-        &["explain", &pickled],
+        &["explain", "--message", &pickled],
         expect![
-            "fragsim: run.pickle: this is no text; explain reads messages and logs (of a snapshot, see fragsim inspect and fragsim replay)"
+            "fragsim: run.pickle: this is no text; --message is for messages and logs; give a recording without it"
         ],
     );
     check(

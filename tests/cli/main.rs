@@ -8,6 +8,7 @@ mod bad_input;
 mod behaviour;
 mod documents;
 mod explain;
+mod explain_trace;
 mod many;
 mod packed;
 mod support;

@@ -34,8 +34,16 @@ const LISTED: usize = 20;
 /// Ranks that are kept of one message.
 const RANKS: usize = 4096;
 
-pub(super) fn run(args: &ExplainArgs, output: &mut Output) -> anyhow::Result<Answer> {
-    let (name, mut reader) = open(args)?;
+/// Scans the message or file that is named; `reader`, where the file is open already.
+pub(super) fn run(
+    args: &ExplainArgs,
+    reader: Option<Box<dyn BufRead + Send>>,
+    output: &mut Output,
+) -> anyhow::Result<Answer> {
+    let (name, mut reader) = match (reader, &args.file) {
+        (Some(reader), Some(file)) => (file.display().to_string(), reader),
+        _ => open(args)?,
+    };
     let mut groups = Groups::default();
     let bar = progress::bytes("reading");
     let scanned = scan(&mut *reader, &mut |found| groups.add(found), &mut |bytes| {
@@ -91,7 +99,7 @@ fn open(args: &ExplainArgs) -> anyhow::Result<(String, Box<dyn BufRead + Send>)>
     let name = path.display().to_string();
     match input::sniff(&mut reader).with_context(|| name.clone())? {
         Kind::Pickle | Kind::Zip | Kind::Packed => bail!(
-            "{name}: this is no text; explain reads messages and logs (of a snapshot, see fragsim inspect and fragsim replay)"
+            "{name}: this is no text; --message is for messages and logs; give a recording without it"
         ),
         Kind::Json | Kind::Html | Kind::Text => Ok((name, reader)),
     }

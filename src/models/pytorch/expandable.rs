@@ -19,6 +19,14 @@ pub(super) struct ExpandableSegment {
 }
 
 impl ExpandableSegment {
+    pub(super) fn covers(&self, addr: Addr) -> bool {
+        self.is_live && self.span.contains(addr)
+    }
+
+    pub(super) fn granule(&self) -> Bytes {
+        self.granule
+    }
+
     /// The granules that `span` touches, cut off at the segment's end.
     fn outer(&self, span: Span) -> Span {
         let end = (span.end() - self.span.start).round_up(self.granule);

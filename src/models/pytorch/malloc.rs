@@ -77,7 +77,7 @@ impl PyTorch {
         self.live[id] = Some(block);
     }
 
-    fn round_size(&self, size: Bytes) -> Bytes {
+    pub(super) fn round_size(&self, size: Bytes) -> Bytes {
         round_size(size, &self.conf.roundup_power2_divisions, self.rules.division_one)
     }
 
@@ -173,7 +173,7 @@ impl PyTorch {
     }
 
     #[inline]
-    fn params(&self, op: &AllocOp, size: Bytes, list: ListIdx) -> AllocParams {
+    pub(super) fn params(&self, op: &AllocOp, size: Bytes, list: ListIdx) -> AllocParams {
         AllocParams {
             requested: op.size,
             size,
@@ -199,20 +199,13 @@ impl PyTorch {
 
     /// The search of [`PyTorch::get_free_block`], which takes what it finds.
     #[inline(always)]
-    fn find_free_block(&self, params: &AllocParams) -> Option<Found> {
+    pub(super) fn find_free_block(&self, params: &AllocParams) -> Option<Found> {
         let index = &self.pools[params.list].free;
         let mut found = index.lower_bound(params.size, &self.blocks)?;
         if self.blocks[found.id].is_expandable() {
             found = self.choose_expandable(params, found)?;
         }
-        let oversize = self.conf.max_split_size;
-        let size = self.blocks[found.id].size;
-        if params.size < oversize && size >= oversize {
-            return None;
-        }
-        // The sum wraps for slack beyond every size, as PyTorch's does.
-        let slack = self.conf.max_non_split_rounding_size;
-        if params.size >= oversize && size.0 >= params.size.0.wrapping_add(slack.0) {
+        if self.refuses_size(params.size, self.blocks[found.id].size).is_some() {
             return None;
         }
         Some(found)

@@ -31,6 +31,9 @@ mod pool;
 mod pools;
 mod release;
 mod start;
+mod why;
+
+pub use self::why::{Asked, FreePart, WhyNot};
 
 use std::hint::black_box;
 

@@ -78,6 +78,16 @@ impl PrivatePools {
         self.any_begun() || self.real_captures > 0
     }
 
+    /// Whether a release gives the pool's memory back: nobody owns it any more.
+    pub(super) fn is_freeable(&self, id: PoolId) -> bool {
+        self.freeable.contains(id)
+    }
+
+    /// The pools that may serve what the default pool cannot.
+    pub(super) fn fallbacks(&self) -> impl Iterator<Item = PrivateIdx> {
+        self.use_on_oom.keys().filter_map(|id| self.get(id))
+    }
+
     pub(super) fn freeable_from(&self, slot: usize) -> Option<(usize, PoolId)> {
         self.freeable.key_from(slot)
     }

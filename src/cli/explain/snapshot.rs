@@ -1,0 +1,186 @@
+//! `explain` of a trace with an out-of-memory error, or of a request at one of its operations.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{
+    super::{
+        Answer,
+        args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
+        load::Input,
+        output::Output,
+        plan::plan_and_snapshot,
+        progress, replay,
+    },
+    stacks::Stacks,
+};
+use crate::{
+    base::{Bytes, Release, StreamId},
+    report::{
+        explain::{ExplainDocument, ExplainHeading},
+        explain_text, to_json,
+    },
+    study::{
+        explain::{Effort, Origin, Question, Scene, Verdict, explain},
+        whatif::{Program, Start},
+    },
+};
+
+/// What is asked of a recording or trace.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TraceArgs {
+    /// Ask a request before this operation, counted from 0 as `replay` counts; with --request
+    #[arg(long, value_name = "OPERATION", requires = "request")]
+    pub at: Option<u64>,
+    /// The size of that request, such as 2GiB
+    #[arg(long, value_name = "SIZE", requires = "at", allow_hyphen_values = true)]
+    pub request: Option<Bytes>,
+    /// The stream of that request, numbered as in the trace; 0 is the default stream
+    #[arg(long, value_name = "N", requires = "at", default_value = "0")]
+    pub stream: u16,
+    /// Which failure to explain, where several requests fail, counted from 1
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "at", value_parser = clap::value_parser!(u32).range(1..))]
+    pub failure: u32,
+    /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
+    #[arg(long, value_name = "STRING")]
+    pub conf: Option<String>,
+    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
+    pub capacity: Option<Bytes>,
+    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
+    #[arg(long, value_name = "RELEASE")]
+    pub torch: Option<Release>,
+    /// Which device of the trace; otherwise the first that has operations
+    #[arg(long, value_name = "N")]
+    pub device: Option<u8>,
+    /// Memory that the CUDA context takes
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub context: Bytes,
+    /// Memory that other processes hold
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub external: Bytes,
+    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
+    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = args::addresses)]
+    pub addresses: crate::sim::AddressPolicy,
+    /// Do not replay remedies
+    #[arg(long)]
+    pub no_remedies: bool,
+}
+
+impl TraceArgs {
+    /// Whether anything is given that only a trace can answer.
+    pub(super) fn asks_for_a_replay(&self) -> bool {
+        self.at.is_some() || self.conf.is_some() || self.capacity.is_some() || self.torch.is_some()
+    }
+
+    /// What is replayed is what `replay` would replay.
+    fn replay(&self, path: &Path, format: Format) -> ReplayArgs {
+        ReplayArgs {
+            trace: path.to_owned(),
+            conf: self.conf.clone(),
+            capacity: self.capacity,
+            torch: self.torch,
+            device: self.device,
+            on_oom: OnOomArg::Stop,
+            context: self.context,
+            external: self.external,
+            addresses: self.addresses,
+            no_caching: false,
+            summary: false,
+            at: None,
+            events: None,
+            repeat: None,
+            format,
+        }
+    }
+}
+
+/// Explains a request of what was read from `path`.
+pub(super) fn run(
+    all: &ExplainArgs,
+    path: &Path,
+    input: Input,
+    output: &mut Output,
+) -> anyhow::Result<Answer> {
+    let (args, format) = (&all.trace, all.format);
+    let as_replay = args.replay(path, format);
+    let (plan, snapshot) = progress::during("rebuilding the history", || {
+        plan_and_snapshot(&as_replay.source(), input)
+    })?;
+    let stacks = Stacks::of(snapshot.as_deref(), &plan.trace);
+    let fresh = Program::of(&plan.trace, Start::Reallocate)?;
+    let (program, terms, heading) = replay::prepare(&as_replay, plan)?;
+    let question = match (args.at, args.request) {
+        (Some(before), Some(size)) => {
+            if size == Bytes::ZERO {
+                bail!("--request 0: a request of no bytes takes nothing; give a size such as 2GiB");
+            }
+            Question::Request { before, size, stream: StreamId(args.stream), pool: None }
+        }
+        _ => Question::Failure(args.failure),
+    };
+    let name = || path.display().to_string();
+    let scene = Scene::of(&program, &terms, &question).with_context(name)?;
+    let Some(mut scene) = scene else {
+        return nothing_fails(args, format, &heading, output);
+    };
+    let effort = Effort { remedies: !args.no_remedies, ..Effort::default() };
+    let explanation = progress::during("replaying remedies", || {
+        explain(&mut scene, &program, &fresh, &terms, effort)
+    })?;
+    let heading = ExplainHeading {
+        file: heading.file,
+        device: program.trace.device().0,
+        torch: terms.release.to_string(),
+        conf: heading.conf,
+        capacity: heading.capacity,
+        notes: heading.notes,
+        frames: match (scene.origin, scene.failed) {
+            (Origin::Recorded, Some(nth)) => stacks.frames_of_failed(nth),
+            (Origin::Program, _) => stacks.frames(scene.request.id),
+            _ => Vec::new(),
+        },
+    };
+    let document = ExplainDocument::new(heading, &explanation, &scene, |id| stacks.frames(id));
+    match format {
+        Format::Json => output.line(&to_json(&document))?,
+        Format::Text => output.write(&explain_text::text(&document))?,
+    }
+    Ok(if document.verdict == Verdict::Served { Answer::Yes } else { Answer::No })
+}
+
+fn nothing_fails(
+    args: &TraceArgs,
+    format: Format,
+    heading: &crate::report::replay::Heading,
+    output: &mut Output,
+) -> anyhow::Result<Answer> {
+    let within = heading
+        .capacity
+        .map_or_else(|| "no capacity limit".to_owned(), |capacity| format!("capacity {capacity}"));
+    match format {
+        Format::Json => output.line(&to_json(&serde_json::json!({
+            "file": heading.file,
+            "conf": heading.conf,
+            "capacity": heading.capacity,
+            "verdict": Verdict::Served,
+            "notes": heading.notes,
+        })))?,
+        Format::Text => {
+            let what = match args.failure {
+                1 => format!("nothing to explain: all {} operations are served", heading.ops_total),
+                n => format!("nothing to explain: fewer than {n} requests fail"),
+            };
+            output.line(&format!(
+                "{}: {what} ({within})\n  give another --capacity, or ask: --at OPERATION --request SIZE",
+                heading.file
+            ))?;
+            for note in &heading.notes {
+                output.line(&format!("  note: {note}"))?;
+            }
+        }
+    }
+    Ok(Answer::Yes)
+}
