@@ -40,6 +40,9 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     Explain(ExplainArgs),
     Pack(PackArgs),
+    Plot(super::pictures::plot::PlotArgs),
+    Report(super::pictures::report::ReportArgs),
+    Series(super::pictures::series::SeriesArgs),
 }
 
 /// How results are printed.
@@ -221,7 +224,7 @@ pub(super) enum OnOomArg {
     Skip,
 }
 
-fn capacity(text: &str) -> Result<Bytes, String> {
+pub(super) fn capacity(text: &str) -> Result<Bytes, String> {
     let capacity: Bytes = text.parse().map_err(|error| format!("{error}"))?;
     if capacity == Bytes::ZERO {
         return Err("a device has some memory: give its capacity, such as 24GiB".into());
@@ -232,7 +235,7 @@ fn capacity(text: &str) -> Result<Bytes, String> {
     Ok(capacity)
 }
 
-fn addresses(text: &str) -> Result<crate::sim::AddressPolicy, String> {
+pub(super) fn addresses(text: &str) -> Result<crate::sim::AddressPolicy, String> {
     use crate::sim::AddressPolicy::{Falling, FirstFit, Random, Rising};
     match text {
         "rising" => Ok(Rising),

@@ -9,6 +9,7 @@ mod inspect;
 mod load;
 mod output;
 mod pack;
+mod pictures;
 mod progress;
 mod replay;
 mod verify;
@@ -51,6 +52,9 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Explain(args) => explain::run(args, &mut output),
         Command::Pack(args) => pack::run(args, &mut output),
+        Command::Plot(args) => pictures::plot::run(args, &mut output),
+        Command::Report(args) => pictures::report::run(args, &mut output),
+        Command::Series(args) => pictures::series::run(args),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

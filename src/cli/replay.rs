@@ -21,6 +21,7 @@ use crate::{
         to_json,
     },
     sim::{AddressPolicy, OnOom},
+    source::snapshot::Snapshot,
     study::{
         verify::{VerifyOptions, recorded_conf, resolved},
         whatif::{Program, Replayed, Start, Terms, whatif},
@@ -32,8 +33,9 @@ use crate::{
 const NO_LIMIT: Bytes = Bytes(1 << 44);
 
 /// What is to be replayed, and what its source says of the terms.
-struct Plan {
-    trace: Trace,
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) trace: Trace,
     release: Option<Release>,
     conf: Option<AllocConf>,
     capacity: Option<Bytes>,
@@ -104,8 +106,27 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
 
 /// Reads the input and takes out the device that is asked for.
 fn plan(args: &ReplayArgs) -> anyhow::Result<Plan> {
-    let wanted = args.device.map(DeviceIndex);
+    plan_of(load::open(&args.trace)?, args)
+}
+
+/// The same, with the snapshot itself if it is one: it holds the stacks.
+pub(super) fn plan_and_snapshot(
+    args: &ReplayArgs,
+) -> anyhow::Result<(Plan, Option<Box<Snapshot>>)> {
     match load::open(&args.trace)? {
+        Input::Snapshot(snapshot) => {
+            let traces =
+                snapshot.histories().with_context(|| args.trace.display().to_string())?;
+            let plan = recorded_plan(traces, snapshot.warnings.clone(), args)?;
+            Ok((plan, Some(snapshot)))
+        }
+        other => Ok((plan_of(other, args)?, None)),
+    }
+}
+
+fn plan_of(input: Input, args: &ReplayArgs) -> anyhow::Result<Plan> {
+    let wanted = args.device.map(DeviceIndex);
+    match input {
         Input::Trace(trace) => {
             if wanted.is_some_and(|wanted| wanted != trace.device()) {
                 bail!(
@@ -259,7 +280,8 @@ fn case_plan(case: &Case, device: DeviceIndex) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
+/// What is replayed, under which terms, and what is to be said of both.
+pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
     let release = args.torch.or(plan.release).unwrap_or_default();
     let conf = match (&args.conf, plan.conf) {
         (Some(text), _) => AllocConf::from_string(release, text)?.0,

@@ -4,17 +4,28 @@
 //!  sim ──facts──► Observer        (this floor)
 //!                  ├─ Record      every event, as PyTorch's history
 //!                  ├─ Peak        the worst moments
+//!                  ├─ MemorySeries  requested, allocated, active, reserved over time
+//!                  ├─ Lives       from when to when each block and segment is there
+//!                  ├─ FragmentationSeries  free, largest free block, … over time
 //!                  ├─ DeviceStats every number of memory_stats()
 //!                  └─ Check       the judge: is what was told possible at all?
 //! ```
 
 pub mod check;
+pub mod fragmentation;
 
+mod fragmentation_series;
+mod lives;
 mod peak;
 mod record;
+mod series;
 mod stats;
 
 pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
+pub use fragmentation::Fragmentation;
+pub use fragmentation_series::{FragmentationSeries, Sample, Stretch};
+pub use lives::{BlockLife, Lives, Mark, MarkKind, NEVER, SegmentLife};
 pub use peak::{Moment, Peak};
 pub use record::Record;
+pub use series::{Bucket, Levels, MemorySeries};
 pub use stats::{Columns, DeviceStats, Stat};

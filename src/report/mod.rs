@@ -3,7 +3,12 @@
 pub mod events;
 pub mod inspect;
 pub mod message;
+#[cfg(feature = "pictures")]
+pub mod page;
+#[cfg(feature = "pictures")]
+pub mod plot;
 pub mod replay;
+pub mod series;
 pub mod summary;
 pub mod verify;
 

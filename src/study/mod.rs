@@ -1,5 +1,6 @@
 //! Floor 4: questions asked of replays.
 
 pub mod message;
+pub mod timeline;
 pub mod verify;
 pub mod whatif;
