@@ -115,8 +115,7 @@ pub(super) fn plan_and_snapshot(
 ) -> anyhow::Result<(Plan, Option<Box<Snapshot>>)> {
     match load::open(&args.trace)? {
         Input::Snapshot(snapshot) => {
-            let traces =
-                snapshot.histories().with_context(|| args.trace.display().to_string())?;
+            let traces = snapshot.histories().with_context(|| args.trace.display().to_string())?;
             let plan = recorded_plan(traces, snapshot.warnings.clone(), args)?;
             Ok((plan, Some(snapshot)))
         }

@@ -7,6 +7,7 @@ pub(super) mod series;
 mod stacks;
 
 use std::{
+    fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -133,8 +134,7 @@ impl Prepared {
         let timeline =
             progress::during("replaying", || timeline(&self.program, &self.terms, detail));
         let device = self.program.trace.device().0;
-        let document =
-            ReplayDocument::new(self.heading, device, &self.terms, &timeline.replayed);
+        let document = ReplayDocument::new(self.heading, device, &self.terms, &timeline.replayed);
         Watched { program: self.program, terms: self.terms, document, timeline }
     }
 }
@@ -154,7 +154,13 @@ fn write_file(
     if path.is_dir() {
         bail!("{}: this is a folder; name a file", path.display());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // A device or a pipe is written to; a link is followed.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if real.metadata().is_ok_and(|file| !file.is_file()) {
+        let mut out = BufWriter::new(File::create(&real).with_context(name)?);
+        return write(&mut out).and_then(|()| out.flush()).with_context(name);
+    }
+    let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fragsim-");
     // As any new file: readable for those whom the user's mask lets read it.
@@ -165,6 +171,28 @@ fn write_file(
     write(&mut out).and_then(|()| out.flush()).with_context(name)?;
     drop(out);
     new.as_file().sync_all().with_context(name)?;
-    new.persist(path).map_err(|error| error.error).with_context(name)?;
+    new.persist(&real).map_err(|error| error.error).with_context(name)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        let fails = |out: &mut dyn Write| {
+            out.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let error = write_file(&path, fails).unwrap_err();
+        assert!(format!("{error:#}").contains("page.html: cannot be written: "), "{error:#}");
+        assert_eq!(names(), 0);
+        write_file(&path, |out| out.write_all(b"whole")).unwrap();
+        write_file(&path, fails).unwrap_err();
+        assert_eq!((std::fs::read(&path).unwrap(), names()), (b"whole".to_vec(), 1));
+    }
 }

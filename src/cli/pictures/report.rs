@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use super::{Source, Watched, WatchArgs, stacks::Stacks, write_file};
+use super::{Source, WatchArgs, Watched, stacks::Stacks, write_file};
 use crate::{
     base::Bytes,
     cli::{Answer, output::Output},
@@ -52,7 +52,8 @@ pub(in crate::cli) fn run(args: &ReportArgs, output: &mut Output) -> anyhow::Res
     if args.from.zip(args.to).is_some_and(|(from, to)| from > to) {
         bail!("--from is behind --to: give the earlier operation first");
     }
-    let uses_recorded = args.conf.is_empty() || args.conf.iter().any(|conf| conf == super::RECORDED);
+    let uses_recorded =
+        args.conf.is_empty() || args.conf.iter().any(|conf| conf == super::RECORDED);
     let source = Source::read(&args.watch, !uses_recorded)?;
     let confs: Vec<Option<&str>> = match args.conf.as_slice() {
         [] => vec![None],

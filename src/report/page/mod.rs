@@ -144,9 +144,7 @@ fn marks(lives: &Lives, document: &ReplayDocument) -> Vec<MarkDocument> {
         MarkKind::Oom { size, .. } => {
             MarkDocument { time: u64::from(mark.time), kind: "oom", size: Some(size.0) }
         }
-        MarkKind::Retry => {
-            MarkDocument { time: u64::from(mark.time), kind: "retry", size: None }
-        }
+        MarkKind::Retry => MarkDocument { time: u64::from(mark.time), kind: "retry", size: None },
     });
     let again = document.recorded_failures.iter().map(|failure| MarkDocument {
         time: failure.op,
@@ -154,12 +152,14 @@ fn marks(lives: &Lives, document: &ReplayDocument) -> Vec<MarkDocument> {
         size: Some(failure.requested_bytes),
     });
     // Thousands of retries would hide everything else, and make the page large.
-    let (retries, others): (Vec<_>, Vec<_>) = seen.chain(again).partition(|mark| mark.kind == "retry");
+    let (retries, others): (Vec<_>, Vec<_>) =
+        seen.chain(again).partition(|mark| mark.kind == "retry");
     let step = retries.len().div_ceil(2000).max(1);
     others.into_iter().take(10_000).chain(retries.into_iter().step_by(step)).collect()
 }
 
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 8] = [
+    ("/*uplot.licence*/", include_str!("../../../assets/uplot/LICENSE")),
     ("/*uplot.css*/", include_str!("../../../assets/uplot/uPlot.min.css")),
     ("/*page.css*/", include_str!("../../../assets/page/page.css")),
     ("/*uplot.js*/", include_str!("../../../assets/uplot/uPlot.iife.min.js")),
@@ -216,9 +216,14 @@ pub fn write(shown: &[Shown], stacks: &impl Stacks, out: &mut impl Write) -> io:
     while let Some((before, mark, after)) = next_mark(rest) {
         out.write_all(before.as_bytes())?;
         match PARTS.iter().find(|(name, _)| *name == mark) {
-            Some((_, part)) => out.write_all(part.as_bytes())?,
+            Some((name, part)) => out.write_all(without_banner(name, part).as_bytes())?,
             None => {
-                data(out, "meta", "application/json", &escaped(&serde_json::to_string(&document)?))?;
+                data(
+                    out,
+                    "meta",
+                    "application/json",
+                    &escaped(&serde_json::to_string(&document)?),
+                )?;
                 data(out, "stacks", "text/plain", &stacks)?;
                 for (i, blob) in blobs.iter().enumerate() {
                     data(out, &format!("rows{i}"), "text/plain", blob)?;
@@ -228,6 +233,15 @@ pub fn write(shown: &[Shown], stacks: &impl Stacks, out: &mut impl Write) -> io:
         rest = after;
     }
     out.write_all(rest.as_bytes())
+}
+
+/// The library without its first line, a comment with an address: its licence stands in the page.
+fn without_banner<'a>(name: &str, part: &'a str) -> &'a str {
+    let is_library = name == "/*uplot.js*/";
+    match part.split_once('\n').filter(|(first, _)| is_library && first.starts_with("/*!")) {
+        Some((_, rest)) => rest,
+        None => part,
+    }
 }
 
 fn data(out: &mut impl Write, id: &str, kind: &str, text: &str) -> io::Result<()> {

@@ -3,10 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    base::Bytes,
-    report::replay::ReplayDocument,
-    sim::AllocError,
-    study::whatif::Replayed,
+    base::Bytes, report::replay::ReplayDocument, sim::AllocError, study::whatif::Replayed,
 };
 
 /// The words on top of a page.
