@@ -45,7 +45,11 @@ fn memory_over_time_shows_the_capacity_and_the_failure() {
 
 #[test]
 fn segments_are_drawn_to_scale() {
-    expect_file!["pictures/segments.svg"].assert_eq(&svg(&[&[STRANDED, "--kind", "segments"], &TIGHT[..]].concat()));
+    expect_file!["pictures/segments.svg"].assert_eq(&svg(&[
+        &[STRANDED, "--kind", "segments"],
+        &TIGHT[..],
+    ]
+    .concat()));
 }
 
 #[test]

@@ -47,9 +47,9 @@ pub fn csv(series: &MemorySeries, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, ",num_alloc_retries,num_ooms")?;
     for bucket in series.buckets() {
         write!(out, "{},{}", bucket.first, bucket.last)?;
-        let columns = [&bucket.end, &bucket.min, &bucket.max].map(values);
-        for i in 0..NAMES.len() {
-            write!(out, ",{},{},{}", columns[0][i], columns[1][i], columns[2][i])?;
+        let [end, min, max] = [&bucket.end, &bucket.min, &bucket.max].map(values);
+        for ((end, min), max) in end.iter().zip(min).zip(max) {
+            write!(out, ",{end},{min},{max}")?;
         }
         writeln!(out, ",{},{}", bucket.retries, bucket.ooms)?;
     }

@@ -123,8 +123,11 @@ impl Source {
         at: Option<u32>,
     ) -> anyhow::Result<Prepared> {
         let as_replay = args.replay(conf, at);
-        let (program, terms, heading) = replay::prepare(&as_replay, self.plan.clone())
-            .with_context(|| conf.map_or_else(String::new, |conf| format!("--conf '{conf}'")))?;
+        let prepared = replay::prepare(&as_replay, self.plan.clone());
+        let (program, terms, heading) = match conf {
+            Some(conf) => prepared.with_context(|| format!("--conf '{conf}'"))?,
+            None => prepared?,
+        };
         Ok(Prepared { program, terms, heading })
     }
 }

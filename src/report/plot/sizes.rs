@@ -1,6 +1,6 @@
 //! What is asked for, by size.
 
-use plotters::prelude::DrawingBackend;
+use plotters::{prelude::DrawingBackend, style::RGBColor};
 
 use super::{
     axes::{Axes, Unit, label, number},
@@ -21,7 +21,8 @@ pub(super) fn draw<B: DrawingBackend>(
     let text = format!("{} requests, {bytes} in all", label(number(total), Unit::Count));
     let look = Look::new(14.0, theme.quiet);
     sheet.text(&text, (MARGIN, 84.0), look)?;
-    let panels: [(&str, plotters::style::RGBColor, Unit, fn(&SizeClass) -> u64); 2] = [
+    type Panel = (&'static str, RGBColor, Unit, fn(&SizeClass) -> u64);
+    let panels: [Panel; 2] = [
         ("requests", theme.allocated, Unit::Count, |class| class.requests),
         ("bytes asked for", theme.requested, Unit::Bytes, |class| class.bytes.0),
     ];
