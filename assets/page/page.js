@@ -80,7 +80,7 @@ function axes(hasLabel) {
 
 function options(width, height, series, run, hasLabel, drawMarks) {
   return {
-    width, height, legend: { show: false }, axes: axes(hasLabel),
+    width, height, padding: [10, 34, 0, 0], legend: { show: false }, axes: axes(hasLabel),
     cursor: { sync: { key: "time" }, drag: { x: true, y: false }, points: { show: false } },
     scales: {
       x: { time: false, range: (u, min, max) => [Math.max(run.t0, min), Math.max(Math.min(run.t1, max), run.t0 + 1)] },

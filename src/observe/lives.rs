@@ -236,3 +236,61 @@ impl Observer for Lives {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{PoolId, StreamHandle};
+
+    const PLACE: Place = Place {
+        stream: StreamHandle(0),
+        pool: PoolId::DEFAULT,
+        is_small: false,
+        is_expandable: true,
+    };
+
+    fn range(from: u64, size: u64) -> Segment {
+        Segment { span: Span::new(Addr(from), Bytes(size)), place: PLACE, is_oversize: false }
+    }
+
+    /// First address, size, birth and death of each row.
+    fn rows(lives: &Lives) -> Vec<(u64, u64, u32, u32)> {
+        let row = |s: &SegmentLife| (s.span.start.0, s.span.size.0, s.born, s.died);
+        let mut rows: Vec<_> = lives.segments.iter().map(row).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    #[test]
+    fn a_range_that_goes_in_parts_is_in_parts() {
+        let mut lives = Lives::default();
+        lives.segment_map(&range(100, 10));
+        lives.now = 1;
+        lives.segment_map(&range(110, 10));
+        lives.now = 2;
+        lives.segment_unmap(&range(105, 10));
+        let expected = [(100, 5, 0, NEVER), (105, 5, 0, 2), (110, 5, 1, 2), (115, 5, 1, NEVER)];
+        assert_eq!(rows(&lives), expected);
+        assert_eq!(rows(&lives.between(2, 9)), [expected[0], expected[3]]);
+    }
+
+    #[test]
+    fn the_latest_blocks_are_those_that_die_last() {
+        let mut lives = Lives::default();
+        for time in 0..5 {
+            let span = Span::new(Addr(u64::from(time) * 512), Bytes(512));
+            lives.block(BlockLife {
+                id: None,
+                span,
+                requested: Bytes(1),
+                place: PLACE,
+                born: time,
+                freed: time + 1,
+                died: time + 1,
+            });
+        }
+        assert_eq!((lives.latest_blocks(5), lives.latest_blocks(2)), (0, 4));
+        let from = lives.latest_blocks(2);
+        assert!(lives.between(from, 9).blocks.len() <= 2);
+    }
+}

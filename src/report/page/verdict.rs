@@ -75,7 +75,7 @@ impl Verdict {
             format!("Everything is served up to operation {done} of {total}{again}")
         };
         let because = format!(
-            "At most {allocated} are allocated and {peak} reserved; {} of that is never in use at the peaks.",
+            "At most {allocated} are allocated and at most {peak} reserved, {} more.",
             peak.saturating_sub(allocated)
         );
         Self { survives: true, headline, because, at: None, requested_bytes: None }
