@@ -119,27 +119,44 @@ fn a_png_has_two_pixels_for_each_and_letters_without_a_font() {
     }
 }
 
-#[test]
-fn a_series_as_csv_ends_where_the_replay_ends() {
-    let ran = run(&["series", STRANDED, "--rows", "2", "--capacity", "40MiB"]);
+/// The levels at the end and their peaks are those of `memory_stats()`.
+fn check_series(trace: &str, more: &[&str]) {
+    let ran = run(&[&["series", trace, "--rows", "7"], more].concat());
     assert!(ran.status.success());
     let text = String::from_utf8(ran.stdout).unwrap();
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
-    assert!(rows.len() <= 3 && rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
+    assert!(rows.len() <= 8 && rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
     let column = |name: &str| rows[0].iter().position(|column| *column == name).unwrap();
-    let replay = run(&["replay", STRANDED, "--format", "json", "--capacity", "40MiB"]);
+    let replay = run(&[&["replay", trace, "--format", "json"], more].concat());
     let replay: serde_json::Value = serde_json::from_slice(&replay.stdout).unwrap();
-    for level in
-        ["requested_bytes.all", "allocated_bytes.all", "active_bytes.all", "reserved_bytes.all"]
-    {
+    let stat = |name: &str| replay["stats"][name].to_string();
+    let levels = [
+        "requested_bytes.all",
+        "allocated_bytes.all",
+        "active_bytes.all",
+        "reserved_bytes.all",
+        "allocation.all",
+        "segment.all",
+    ];
+    for level in levels {
         let now = rows.last().unwrap()[column(&format!("{level}.current"))];
-        assert_eq!(now, replay["stats"][format!("{level}.current")].to_string(), "{level}");
+        assert_eq!(now, stat(&format!("{level}.current")), "{trace}: {level}");
         let most = rows[1..].iter().map(|row| row[column(&format!("{level}.max"))]);
         let most: u64 = most.map(|n| n.parse().unwrap()).max().unwrap();
-        assert_eq!(most.to_string(), replay["stats"][format!("{level}.peak")].to_string());
+        assert_eq!(most.to_string(), stat(&format!("{level}.peak")), "{trace}: {level}");
     }
-    let ooms = rows[1..].iter().map(|row| row[column("num_ooms")].parse::<u64>().unwrap());
-    assert_eq!(ooms.sum::<u64>().to_string(), replay["stats"]["num_ooms"].to_string());
+    for total in ["num_ooms", "num_alloc_retries"] {
+        let counts = rows[1..].iter().map(|row| row[column(total)].parse::<u64>().unwrap());
+        assert_eq!(counts.sum::<u64>().to_string(), stat(total), "{trace}: {total}");
+    }
+}
+
+#[test]
+fn a_series_ends_and_peaks_as_the_replay_does() {
+    check_series(STRANDED, &TIGHT);
+    for name in ["varlen_oom", "frag_expandable", "streams_pending", "graphs_end"] {
+        check_series(&format!("traces/recorded/{name}.pickle.gz"), &[]);
+    }
 }
 
 #[test]

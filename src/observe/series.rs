@@ -20,7 +20,8 @@ pub struct Levels {
     pub reserved: Bytes,
     /// Number of blocks handed out (`allocation.all.current`).
     pub allocations: u64,
-    /// Number of segments; of expandable ones, of ranges mapped.
+    /// Number of segments from `cudaMalloc` (`segment.all.current`, which does not count expandable
+    /// ones).
     pub segments: u64,
 }
 
@@ -79,7 +80,6 @@ impl Bucket {
 #[derive(Clone, Debug)]
 pub struct MemorySeries {
     now: Levels,
-    start: Levels,
     limit: usize,
     /// Operations in a bucket.
     width: u32,
@@ -89,18 +89,7 @@ pub struct MemorySeries {
 impl MemorySeries {
     /// A series of at most `limit` buckets, and no fewer than two.
     pub fn new(limit: usize) -> Self {
-        Self {
-            now: Levels::default(),
-            start: Levels::default(),
-            limit: limit.max(2),
-            width: 1,
-            buckets: Vec::new(),
-        }
-    }
-
-    /// What was there before the first operation.
-    pub fn start(&self) -> Levels {
-        self.start
+        Self { now: Levels::default(), limit: limit.max(2), width: 1, buckets: Vec::new() }
     }
 
     /// The buckets, in order.
@@ -111,7 +100,6 @@ impl MemorySeries {
     /// The next operation begins. Numbers rise, or stay where several steps are of one operation.
     pub fn begin(&mut self, op: OpIndex) {
         let Some(bucket) = self.buckets.last_mut() else {
-            self.start = self.now;
             self.buckets.push(self.fresh(op));
             return;
         };
@@ -145,14 +133,11 @@ impl MemorySeries {
 
     fn comes(&mut self, size: Bytes) {
         self.now.reserved += size;
-        self.now.segments += 1;
         self.look();
     }
 
     fn goes(&mut self, size: Bytes) {
         self.now.reserved -= size;
-        // A range of an expandable segment may go in other pieces than it came.
-        self.now.segments = self.now.segments.saturating_sub(1);
         self.look();
     }
 }
@@ -179,10 +164,12 @@ impl Observer for MemorySeries {
     }
 
     fn segment_alloc(&mut self, fact: &Segment) {
+        self.now.segments += 1;
         self.comes(fact.span.size);
     }
 
     fn segment_free(&mut self, fact: &Segment) {
+        self.now.segments -= 1;
         self.goes(fact.span.size);
     }
 
@@ -207,6 +194,7 @@ impl Observer for MemorySeries {
     }
 
     fn start(&mut self, segment: &Segment) {
+        self.now.segments += u64::from(!segment.place.is_expandable);
         self.comes(segment.span.size);
     }
 

@@ -65,6 +65,14 @@ pub(in crate::cli) fn run(args: &ReportArgs, output: &mut Output) -> anyhow::Res
         let watched = prepared.watch(Detail { buckets: 2048, lives: true });
         runs.push(cut(args, watched, MAX_BLOCKS)?);
     }
+    if source.snapshot.is_none()
+        && source.plan.trace.recorded().is_some()
+        && let Some((watched, _)) = runs.first_mut()
+    {
+        watched.document.notes.push(
+            "a packed recording holds no stacks: make the page of the snapshot itself to see where blocks were allocated".into(),
+        );
+    }
     let Some(first) = runs.first() else { bail!("nothing was replayed") };
     let stacks = Stacks::of(source.snapshot.as_deref(), &source.plan.trace);
     debug_assert!(first.0.program.trace.device() == source.plan.trace.device());
