@@ -234,7 +234,7 @@ fn explained(
     terms: &Terms,
     question: &Question,
 ) -> Option<(Scene, Explanation)> {
-    let (trace, _) = resolved(trace, &VerifyOptions::default());
+    let (trace, _) = resolved(trace.clone(), &VerifyOptions::default());
     let program = Program::of(&trace, start).unwrap();
     let fresh = Program::of(&trace, Start::Reallocate).unwrap();
     let mut scene = Scene::of(&program, terms, question).unwrap()?;
@@ -313,7 +313,7 @@ fn what_is_truly_full_is_called_so_and_no_setting_helps() {
     let release = release("2.11");
     let roomy = Terms::new(release, AllocConf::new(release), Bytes::gib(64));
     let program = Program::of(trace, Start::AsRecorded).unwrap();
-    let peak = whatif(&program, &roomy).stats.allocated_bytes.all.peak;
+    let peak = whatif(&program, &roomy).stats.allocated_bytes.all().peak;
     // Less than what is handed out at the peak.
     let capacity = Bytes::mib((u64::try_from(peak).unwrap() >> 20) - 2);
     let terms = Terms { capacity, ..roomy };

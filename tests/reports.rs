@@ -38,3 +38,28 @@ fn the_certificate_is_what_verify_prints() {
     assert_eq!(printed, kept.unwrap());
     assert!(output.status.success());
 }
+
+/// Pages are left out: how well they are packed depends on the library that packs them.
+#[test]
+#[cfg(unix)]
+fn the_pictures_are_what_plot_draws() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("sh")
+        .arg(package.join("reports/make.sh"))
+        .args([Path::new(env!("CARGO_BIN_EXE_fragsim")), folder.path()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut pictures = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        let [drawn, kept] = [folder.path(), &package.join("reports")]
+            .map(|folder| std::fs::read_to_string(folder.join(&name)));
+        if name.to_string_lossy().ends_with(".svg") {
+            assert!(drawn.unwrap() == kept.unwrap(), "{}: run reports/make.sh", name.display());
+            pictures += 1;
+        }
+    }
+    assert_eq!(pictures, 8);
+}

@@ -45,6 +45,9 @@ pub(super) enum Command {
     Fit(super::fit::FitArgs),
     Tune(super::tune::TuneArgs),
     Sweep(super::sweep::SweepArgs),
+    Plot(super::pictures::plot::PlotArgs),
+    Report(super::pictures::report::ReportArgs),
+    Series(super::pictures::series::SeriesArgs),
 }
 
 /// How results are printed.

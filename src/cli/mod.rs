@@ -12,6 +12,7 @@ mod load;
 mod many;
 mod output;
 mod pack;
+mod pictures;
 mod plan;
 mod progress;
 mod replay;
@@ -61,6 +62,9 @@ pub fn main() -> ExitCode {
         Command::Fit(args) => fit::run(args, &mut output),
         Command::Tune(args) => tune::run(args, &mut output),
         Command::Sweep(args) => sweep::run(args, &mut output),
+        Command::Plot(args) => pictures::plot::run(args, &mut output),
+        Command::Report(args) => pictures::report::run(args, &mut output),
+        Command::Series(args) => pictures::series::run(args),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

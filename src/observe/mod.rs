@@ -5,6 +5,8 @@
 //!                  ├─ Record      every event, as PyTorch's history
 //!                  ├─ Count       how many of them
 //!                  ├─ Peak        the worst moments
+//!                  ├─ MemorySeries  requested, allocated, active, reserved over time
+//!                  ├─ Lives       from when to when each block and segment is there
 //!                  ├─ FragmentationSeries  free, largest free block, … over time
 //!                  ├─ DeviceStats every number of memory_stats()
 //!                  └─ Check       the judge: is what was told possible at all?
@@ -15,14 +17,18 @@ pub mod fragmentation;
 
 mod count;
 mod fragmentation_series;
+mod lives;
 mod peak;
 mod record;
+mod series;
 mod stats;
 
 pub use check::{Check, CheckRules, KnownBlock, KnownSegment, Violation};
 pub use count::Count;
 pub use fragmentation::Fragmentation;
 pub use fragmentation_series::{FragmentationSeries, Sample, Stretch};
+pub use lives::{BlockLife, Lives, Mark, MarkKind, NEVER, SegmentLife};
 pub use peak::{Moment, Peak};
 pub use record::Record;
+pub use series::{Bucket, Levels, MemorySeries};
 pub use stats::{Columns, DeviceStats, Stat};

@@ -7,7 +7,12 @@ pub mod explain_text;
 pub mod fit;
 pub mod inspect;
 pub mod message;
+#[cfg(feature = "pictures")]
+pub mod page;
+#[cfg(feature = "pictures")]
+pub mod plot;
 pub mod replay;
+pub mod series;
 pub mod summary;
 pub mod tune;
 pub mod verify;

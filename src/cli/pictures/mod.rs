@@ -1,0 +1,203 @@
+//! What `plot`, `report` and `series` have in common: replays to be watched, and files that are
+//! either written whole or not at all.
+
+pub(super) mod plot;
+pub(super) mod report;
+pub(super) mod series;
+mod stacks;
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{
+    args::{self, Format, OnOomArg, ReplayArgs},
+    load,
+    plan::{Plan, plan_and_snapshot},
+    progress, replay,
+};
+use crate::{
+    base::{Bytes, Release},
+    report::replay::{Heading, ReplayDocument},
+    source::snapshot::Snapshot,
+    study::{
+        timeline::{Detail, Timeline, timeline},
+        whatif::{Program, Terms},
+    },
+};
+
+/// The settings of the recording, where several are named.
+const RECORDED: &str = "recorded";
+
+/// What is replayed.
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
+    #[arg(value_name = "TRACE")]
+    pub trace: PathBuf,
+    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
+    pub capacity: Option<Bytes>,
+    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
+    #[arg(long, value_name = "RELEASE")]
+    pub torch: Option<Release>,
+    /// Which device of the trace; otherwise the first that has operations
+    #[arg(long, value_name = "N")]
+    pub device: Option<u8>,
+    /// What to do when a request fails
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "stop")]
+    pub on_oom: OnOomArg,
+    /// Memory that the CUDA context takes
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub context: Bytes,
+    /// Memory that other processes hold
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub external: Bytes,
+    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
+    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = args::addresses)]
+    pub addresses: crate::sim::AddressPolicy,
+}
+
+impl WatchArgs {
+    /// What is replayed is what `replay` would replay.
+    fn replay(&self, conf: Option<&str>, at: Option<u32>) -> ReplayArgs {
+        ReplayArgs {
+            trace: self.trace.clone(),
+            conf: conf.filter(|conf| *conf != RECORDED).map(str::to_owned),
+            capacity: self.capacity,
+            torch: self.torch,
+            device: self.device,
+            on_oom: self.on_oom,
+            context: self.context,
+            external: self.external,
+            addresses: self.addresses,
+            no_caching: false,
+            summary: false,
+            at,
+            events: None,
+            repeat: None,
+            format: Format::Text,
+        }
+    }
+}
+
+/// A trace that was read, to be replayed under one setting after another.
+pub(super) struct Source {
+    plan: Plan,
+    snapshot: Option<Box<Snapshot>>,
+}
+
+/// A replay that is ready.
+pub(super) struct Prepared {
+    program: Program,
+    terms: Terms,
+    heading: Heading,
+}
+
+/// A replay that was watched.
+pub(super) struct Watched {
+    program: Program,
+    terms: Terms,
+    document: ReplayDocument,
+    timeline: Timeline,
+}
+
+impl Source {
+    /// Reads the trace. `has_conf` says that settings are given: those of the recording need not work
+    /// then.
+    fn read(args: &WatchArgs, has_conf: bool) -> anyhow::Result<Self> {
+        let as_replay = args.replay(has_conf.then_some(""), None);
+        let (plan, snapshot) = progress::during("reading", || {
+            plan_and_snapshot(&as_replay.source(), load::open(&args.trace)?)
+        })?;
+        Ok(Self { plan, snapshot })
+    }
+
+    fn prepare(
+        &self,
+        args: &WatchArgs,
+        conf: Option<&str>,
+        at: Option<u32>,
+    ) -> anyhow::Result<Prepared> {
+        let as_replay = args.replay(conf, at);
+        let prepared = replay::prepare(&as_replay, self.plan.clone());
+        let (program, terms, heading) = match conf {
+            Some(conf) => prepared.with_context(|| format!("--conf '{conf}'"))?,
+            None => prepared?,
+        };
+        Ok(Prepared { program, terms, heading })
+    }
+}
+
+impl Prepared {
+    fn watch(self, detail: Detail) -> Watched {
+        let timeline =
+            progress::during("replaying", || timeline(&self.program, &self.terms, detail));
+        let device = self.program.trace.device().0;
+        let document = ReplayDocument::new(self.heading, device, &self.terms, &timeline.replayed);
+        Watched { program: self.program, terms: self.terms, document, timeline }
+    }
+}
+
+/// Writes a file beside its place and moves it there when it is whole; `-` is standard output.
+/// Nobody ever sees half of one.
+fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let written = write(&mut out).and_then(|()| out.flush());
+        return written.context("standard output cannot be written");
+    }
+    let name = || format!("{}: cannot be written", path.display());
+    if path.is_dir() {
+        bail!("{}: this is a folder; name a file", path.display());
+    }
+    // A device or a pipe is written to; a link is followed.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if real.metadata().is_ok_and(|file| !file.is_file()) {
+        let mut out = BufWriter::new(File::create(&real).with_context(name)?);
+        return write(&mut out).and_then(|()| out.flush()).with_context(name);
+    }
+    let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fragsim-");
+    // As any new file: readable for those whom the user's mask lets read it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut new = builder.tempfile_in(folder.unwrap_or(Path::new("."))).with_context(name)?;
+    let mut out = BufWriter::with_capacity(1 << 16, new.as_file_mut());
+    write(&mut out).and_then(|()| out.flush()).with_context(name)?;
+    drop(out);
+    new.as_file().sync_all().with_context(name)?;
+    new.persist(&real).map_err(|error| error.error).with_context(name)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        let fails = |out: &mut dyn Write| {
+            out.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let error = write_file(&path, fails).unwrap_err();
+        assert!(format!("{error:#}").contains("page.html: cannot be written: "), "{error:#}");
+        assert_eq!(names(), 0);
+        write_file(&path, |out| out.write_all(b"whole")).unwrap();
+        write_file(&path, fails).unwrap_err();
+        assert_eq!((std::fs::read(&path).unwrap(), names()), (b"whole".to_vec(), 1));
+    }
+}
