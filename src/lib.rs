@@ -10,3 +10,4 @@ pub mod sim;
 pub mod source;
 pub mod study;
 pub mod trace;
+pub mod workload;

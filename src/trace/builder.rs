@@ -199,6 +199,16 @@ impl TraceBuilder {
         self.push(Op::Free(FreeOp { id, pending }))
     }
 
+    /// Says what an allocation is for, in place of what was said before.
+    ///
+    /// # Errors
+    /// When there are [`Labels::MAX_NAMES`](super::Labels::MAX_NAMES) other names already.
+    pub fn label(&mut self, id: AllocId, name: &str) -> Result<(), TraceError> {
+        let limit = super::Labels::MAX_NAMES as u64;
+        let named = self.trace.labels.set(id, name);
+        named.then_some(()).ok_or(TraceError::TooMany { what: "labels", limit })
+    }
+
     /// A `record_stream`.
     ///
     /// # Errors

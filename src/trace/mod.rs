@@ -12,6 +12,7 @@ mod builder;
 mod case;
 mod event;
 mod events;
+mod labels;
 mod layout;
 mod oom;
 mod oom_message;
@@ -23,6 +24,7 @@ pub use builder::{MAX_PRIVATE_POOLS, TraceBuilder, TraceError};
 pub use case::{Answer, Asked, Case, CaseAddresses, CaseSetup, CaseStep, Query};
 pub use event::{Action, Event};
 pub use events::{Events, Place};
+pub use labels::Labels;
 pub use layout::{BlockLayout, BlockState, Layout, SegmentLayout};
 pub use oom::{Oom, OomHint, ProcessUse};
 pub use oom_message::{

@@ -1,6 +1,6 @@
 //! [`Trace`]: the operations of one device, where they started, and what was recorded.
 
-use super::{Control, ControlId, Event, Events, Layout, Op, PoolIndex};
+use super::{Control, ControlId, Event, Events, Labels, Layout, Op, PoolIndex};
 use crate::base::{
     AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, Span, StreamHandle, StreamId, Table,
 };
@@ -123,6 +123,7 @@ pub struct Trace {
     pub(super) allocs: u32,
     pub(super) start: Layout,
     pub(super) start_ids: Vec<AllocId>,
+    pub(super) labels: Labels,
     pub(super) recorded: Option<Recorded>,
 }
 
@@ -166,6 +167,11 @@ impl Trace {
     /// that is not inactive, in the order of segments and blocks.
     pub fn start_ids(&self) -> &[AllocId] {
         &self.start_ids
+    }
+
+    /// What the allocations are for, where somebody said so.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     /// What the real allocator did, if this is a recording.

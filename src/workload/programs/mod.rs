@@ -1,0 +1,28 @@
+//! The programs: each a struct of parameters and what it does with them.
+
+mod catalogue;
+pub mod gpt;
+
+pub use catalogue::{Entry, Preset, catalogue};
+
+use super::{Parameters, WorkloadError, torch::Torch};
+
+/// A program that can be run.
+pub trait Workload: Parameters {
+    /// Number of devices that it needs.
+    fn devices(&self) -> u8 {
+        1
+    }
+
+    /// Checks the parameters, one by one and together.
+    ///
+    /// # Errors
+    /// When the program cannot be: names the parameter.
+    fn check(&self) -> Result<(), WorkloadError>;
+
+    /// Runs it: every tensor it makes is an operation of the trace.
+    ///
+    /// # Errors
+    /// When it is too large or too long.
+    fn run(&self, t: &Torch) -> Result<(), WorkloadError>;
+}

@@ -1,0 +1,157 @@
+//! Operators that work number by number.
+
+use std::rc::Rc;
+
+use crate::workload::torch::{DType, Tensor, Torch};
+
+impl Torch {
+    /// `x + y`; the smaller one is repeated. The gradient is handed on as it is, summed over what was
+    /// repeated, cast to each type.
+    pub fn add(&self, x: &Tensor, y: &Tensor) -> Tensor {
+        let tape = self.tape(&[x, y]);
+        let out = self.empty(&wider(x, y), promoted(x, y));
+        let of = [summary(x), summary(y)];
+        tape.finish(out, move |t, grad, wants| {
+            let part = |i: usize| wants[i].then(|| t.reduced_to(&grad, &of[i].0, of[i].1));
+            vec![part(0), part(1)]
+        })
+    }
+
+    /// `x * y`, which keeps both.
+    pub fn mul(&self, x: &Tensor, y: &Tensor) -> Tensor {
+        let tape = self.tape(&[x, y]);
+        let (sx, sy) = (tape.save_if(tape.wants(1), x), tape.save_if(tape.wants(0), y));
+        let out = self.empty(&wider(x, y), promoted(x, y));
+        let of = [summary(x), summary(y)];
+        tape.finish(out, move |t, grad, wants| {
+            let (_x, _y) = (sx.unpack(t), sy.unpack(t));
+            let part = |i: usize| {
+                wants[i].then(|| {
+                    let product = t.empty_like(&grad);
+                    t.reduced_to(&product, &of[i].0, of[i].1)
+                })
+            };
+            vec![part(0), part(1)]
+        })
+    }
+
+    /// `x * number`, `x / number`, `-x`: keeps nothing.
+    pub fn scale(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty_like(x);
+        tape.finish(out, |t, grad, _| vec![Some(t.empty_like(&grad))])
+    }
+
+    /// An activation that keeps its input: `gelu`, `silu`.
+    pub fn activation(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let saved = tape.save(x);
+        let out = self.empty_like(x);
+        tape.finish(out, move |t, grad, _| {
+            let _x = saved.unpack(t);
+            vec![Some(t.empty_like(&grad))]
+        })
+    }
+
+    /// An activation that keeps its result: `relu`, `tanh`, `sigmoid`.
+    pub fn activation_of_result(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty_like(x);
+        let saved = tape.save(&out);
+        tape.finish(out, move |t, grad, _| {
+            let _result = saved.unpack(t);
+            vec![Some(t.empty_like(&grad))]
+        })
+    }
+
+    /// `softmax` over the last side, in `dtype` if given: keeps its result.
+    pub fn softmax(&self, x: &Tensor, dtype: Option<DType>) -> Tensor {
+        let cast = self.cast_to_f32(x);
+        let tape = self.tape(&[&cast]);
+        let out = self.empty_of(&cast, dtype.unwrap_or(cast.dtype()));
+        let saved = tape.save(&out);
+        let from = cast.dtype();
+        tape.finish(out, move |t, grad, _| {
+            let _result = saved.unpack(t);
+            vec![Some(t.empty_of(&grad, from))]
+        })
+    }
+
+    /// `dropout(x, p)` in training with `p > 0`: keeps a mask of a byte a number.
+    pub fn dropout(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty_like(x);
+        let mask = self.empty_of(x, DType::Bool);
+        let saved = tape.save(&mask);
+        drop(mask);
+        tape.finish(out, move |t, grad, _| {
+            let _mask = saved.unpack(t);
+            vec![Some(t.empty_like(&grad))]
+        })
+    }
+
+    /// `x.masked_fill(mask, number)`: keeps the mask.
+    pub fn masked_fill(&self, x: &Tensor, mask: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let saved = tape.save(mask);
+        let out = self.empty_like(x);
+        tape.finish(out, move |t, grad, _| {
+            let _mask = saved.unpack(t);
+            vec![Some(t.empty_like(&grad))]
+        })
+    }
+
+    /// The sum of everything: one number, whose gradient is repeated without a copy.
+    pub fn sum(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty(&[], x.dtype());
+        let of = Rc::clone(&x.shape);
+        tape.finish(out, move |_, grad, _| vec![Some(grad.shaped(&of))])
+    }
+
+    /// A gradient brought back to the sides and the type of an input that was repeated or cast.
+    fn reduced_to(&self, grad: &Tensor, shape: &Rc<[u64]>, dtype: DType) -> Tensor {
+        let numbers = shape.iter().fold(1, |n: u64, side| n.saturating_mul(*side));
+        if numbers == grad.numel() {
+            return self.to(&grad.shaped(shape), dtype);
+        }
+        let summed = self.empty(shape, grad.dtype());
+        self.to(&summed, dtype)
+    }
+}
+
+fn summary(x: &Tensor) -> (Rc<[u64]>, DType) {
+    (Rc::clone(&x.shape), x.dtype())
+}
+
+/// The sides of a result, by PyTorch's broadcasting.
+fn wider(x: &Tensor, y: &Tensor) -> Vec<u64> {
+    let (long, short) = if x.shape().len() >= y.shape().len() {
+        (x.shape(), y.shape())
+    } else {
+        (y.shape(), x.shape())
+    };
+    let mut out = long.to_vec();
+    for (side, other) in out.iter_mut().rev().zip(short.iter().rev()) {
+        *side = (*side).max(*other);
+    }
+    out
+}
+
+/// The type of a result, by PyTorch's promotion among floating types; integers give way.
+fn promoted(x: &Tensor, y: &Tensor) -> DType {
+    let rank = |d: DType| if d.is_floating() { d.bytes() } else { 0 };
+    let (a, b) = (x.dtype(), y.dtype());
+    // A single number does not widen a tensor.
+    if a == b || y.shape().is_empty() && a.is_floating() {
+        a
+    } else if x.shape().is_empty() && b.is_floating() {
+        b
+    } else if rank(a) == rank(b) && rank(a) > 0 {
+        DType::F32
+    } else if rank(a) >= rank(b) {
+        a
+    } else {
+        b
+    }
+}

@@ -1,0 +1,76 @@
+//! Casts, copies, and other looks at the same memory.
+
+use std::rc::Rc;
+
+use crate::workload::torch::{DType, Tensor, Torch};
+
+impl Torch {
+    /// `x.to(dtype)`: a copy, unless it has the type already.
+    pub fn to(&self, x: &Tensor, dtype: DType) -> Tensor {
+        if x.dtype() == dtype {
+            return x.clone();
+        }
+        let tape = self.tape(&[x]);
+        let out = self.empty_of(x, dtype);
+        let from = x.dtype();
+        tape.finish(out, move |t, grad, _| vec![Some(t.to(&grad, from))])
+    }
+
+    /// A copy in the usual order (`contiguous()` of a tensor that is not, `reshape` of one that
+    /// cannot be looked at so, `clone()`).
+    pub fn copy(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty_like(x);
+        tape.finish(out, |_, grad, _| vec![Some(grad)])
+    }
+
+    /// The same memory with other sides (`view`, `transpose`, `permute`, `reshape` of a tensor in
+    /// order).
+    pub fn view(&self, x: &Tensor, shape: &[u64]) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = x.shaped(shape);
+        let from = Rc::clone(&x.shape);
+        tape.finish(out, move |_, grad, _| vec![Some(grad.shaped(&from))])
+    }
+
+    /// The same memory with sides in another order, split or joined before (`view(…).permute(…)`):
+    /// its gradient arrives in that order and is copied back.
+    pub fn permuted(&self, x: &Tensor, shape: &[u64]) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = x.shaped(shape);
+        let from = Rc::clone(&x.shape);
+        tape.finish(out, move |t, grad, _| vec![Some(t.empty(&from, grad.dtype()))])
+    }
+
+    /// A part of the same memory (`x[:, 1:]`, `narrow`, `select`): its gradient is a whole tensor of
+    /// zeros with that part filled in.
+    pub fn slice(&self, x: &Tensor, shape: &[u64]) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = x.shaped(shape);
+        let from = Rc::clone(&x.shape);
+        tape.finish(out, move |t, grad, _| {
+            let whole = t.empty(&from, grad.dtype());
+            vec![Some(whole)]
+        })
+    }
+
+    /// `x.unbind(dim)` into `n` parts of `shape`: the gradient stacks theirs.
+    pub fn unbind(&self, x: &Tensor, n: usize, shape: &[u64]) -> Vec<Tensor> {
+        let tape = self.tape(&[x]);
+        let outs = (0..n).map(|_| x.shaped(shape)).collect();
+        let from = Rc::clone(&x.shape);
+        let dtype = x.dtype();
+        tape.finish_all(outs, move |t, _grads, _| vec![Some(t.empty(&from, dtype))])
+    }
+
+    /// `torch.cat(parts)` and `torch.stack(parts)` into `shape`: gradients are parts of the whole one.
+    pub fn cat(&self, parts: &[&Tensor], shape: &[u64]) -> Tensor {
+        let tape = self.tape(parts);
+        let dtype = parts.first().map_or(DType::F32, |p| p.dtype());
+        let out = self.empty(shape, dtype);
+        let shapes: Vec<_> = parts.iter().map(|p| Rc::clone(&p.shape)).collect();
+        tape.finish(out, move |_, grad, _| {
+            shapes.iter().map(|shape| Some(grad.shaped(shape))).collect()
+        })
+    }
+}
