@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashSet;
 
 use super::{
-    Arithmetic, BlockingSet, FreeMap, Held, Objective, Origin, Pin, Remedy, Scene, Verdict,
-    blocking_set, held::Makers, pins, remedies, verdict, words,
+    Arithmetic, BlockingSet, Failed, FreeMap, Held, Objective, Origin, Pin, Remedy, Scene, Verdict,
+    blocking_set, held::Makers, pins, remedies, words,
 };
 use crate::{
     base::{AllocId, Bytes},
@@ -84,17 +84,15 @@ pub fn explain(
 ) -> Result<Explanation, TraceError> {
     let request = scene.request;
     let asked = scene.before.asked(&request);
+    let short = Failed::of(scene);
     let failed = scene.error.is_some();
     let model = if failed { &scene.after } else { &scene.before };
     let layout = model.layout();
-    let map = asked.as_ref().map(|asked| FreeMap::of(model, asked));
-    let (mut sums, mut why) = (Arithmetic::default(), Verdict::Error);
-    if let (Some(asked), Some(map)) = (&asked, &map) {
-        sums = Arithmetic::of(scene, asked, map);
-        why = verdict(scene, &sums, map);
-    } else if !failed {
-        why = Verdict::Served;
-    }
+    let (sums, why, map) = match short {
+        Some(Failed { verdict, sums, map }) => (sums, verdict, Some(map)),
+        None if failed => (Arithmetic::default(), Verdict::Error, None),
+        None => (Arithmetic::default(), Verdict::Served, None),
+    };
     let mut pins = pins(scene);
     pins.truncate(effort.pins);
     let is_short = failed && why != Verdict::Error;
