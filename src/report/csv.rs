@@ -87,9 +87,8 @@ fn written(table: &[Cells]) -> String {
         }
     }
     let has_parts = |name: &str| {
-        let is_part = |other: &&str| {
-            other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
-        };
+        let is_part =
+            |other: &&str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         names.iter().any(|other| is_part(other))
     };
     let names: Vec<&str> = names.iter().copied().filter(|name| !has_parts(name)).collect();

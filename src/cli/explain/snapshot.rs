@@ -5,16 +5,14 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{
-    super::{
-        Answer,
-        args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
-        load::Input,
-        output::Output,
-        plan::plan_and_snapshot,
-        progress, replay,
-        stacks::Stacks,
-    },
+use super::super::{
+    Answer,
+    args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
+    load::Input,
+    output::Output,
+    plan::plan_and_snapshot,
+    progress, replay,
+    stacks::Stacks,
 };
 use crate::{
     base::{Bytes, PoolId, Release, StreamId},

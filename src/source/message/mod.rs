@@ -175,8 +175,7 @@ impl Scan {
             reader.consume(count);
             // No text has a byte 0, but one that something in UTF-16 was appended to.
             if memchr::memchr(0, &self.buffer[fresh..]).is_some() {
-                let text: Vec<u8> =
-                    self.buffer.drain(fresh..).filter(|byte| *byte != 0).collect();
+                let text: Vec<u8> = self.buffer.drain(fresh..).filter(|byte| *byte != 0).collect();
                 self.buffer.extend(text);
             }
             self.scanned.bytes += count as u64;
