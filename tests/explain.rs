@@ -352,7 +352,7 @@ fn frees_that_other_streams_hold_up_are_pending() {
     let text = "events manual; a = alloc 8MiB; k = alloc 12MiB; record_stream a 1; free a; \
                 pool_begin (0,1) stream 1; b = alloc 8MiB";
     let old = |terms: &mut Terms| {
-        *terms = Terms::new(release("2.11"), terms.conf.clone(), terms.capacity)
+        *terms = Terms::new(release("2.11"), terms.conf.clone(), terms.capacity);
     };
     let explanation = why(text, "", Bytes::mib(36), old);
     assert_eq!(explanation.verdict, Verdict::PendingFrees);

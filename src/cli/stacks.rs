@@ -55,6 +55,16 @@ impl<'a> Stacks<'a> {
         own_first(self.shown(self.failed.get(nth).copied().flatten()))
     }
 
+    /// All allocations that were made where one of these was, themselves included; `None` if of one
+    /// nothing tells where.
+    pub(super) fn of_the_same_places(&self, ids: &[AllocId]) -> Option<Vec<AllocId>> {
+        let places: Option<FxHashSet<StackId>> = ids.iter().map(|id| self.stack(*id)).collect();
+        let places = places?;
+        let stacks = self.stacks.iter().enumerate();
+        let here = stacks.filter(|(_, stack)| stack.is_some_and(|stack| places.contains(&stack)));
+        Some(here.map(|(i, _)| AllocId::from_index(i)).collect())
+    }
+
     fn stack(&self, id: AllocId) -> Option<StackId> {
         self.stacks.get(id.index()).copied().flatten()
     }

@@ -18,8 +18,8 @@ enum Node {
 /// A document as CSV with a line of names. Where it has a list `rows`, a row for each of its objects,
 /// with what the document says itself before it in each; otherwise one row.
 ///
-/// Nested names are joined by dots. A list of single values is one cell, parted by spaces; a list of
-/// lists or objects is left out, and what is `null` is empty.
+/// Nested names are joined by dots. A list of single values is one cell, parted by spaces (texts with
+/// spaces by `; `); a list of lists or objects is left out, and what is `null` is empty.
 ///
 /// # Errors
 /// When the document is none that JSON can hold.
@@ -71,7 +71,9 @@ fn flatten(name: &str, node: Node, cells: &mut Cells) {
                     Node::Scalar(text) => Some(text),
                     _ => None,
                 });
-                cells.push((name.to_owned(), parts.collect::<Vec<_>>().join(" ")));
+                let parts: Vec<String> = parts.collect();
+                let has_blanks = parts.iter().any(|part| part.contains(' '));
+                cells.push((name.to_owned(), parts.join(if has_blanks { "; " } else { " " })));
             }
         }
     }
@@ -89,7 +91,7 @@ fn written(table: &[Cells]) -> String {
     let has_parts = |name: &str| {
         let is_part =
             |other: &&str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        names.iter().any(|other| is_part(other))
+        names.iter().any(is_part)
     };
     let names: Vec<&str> = names.iter().copied().filter(|name| !has_parts(name)).collect();
     let mut out = names.join(",");

@@ -24,7 +24,7 @@ use crate::{
         explain::{Effort, Origin, Question, Scene, Verdict, explain},
         whatif::{Program, Start},
     },
-    trace::PoolIndex,
+    trace::{PoolIndex, Trace, TraceError},
 };
 
 /// What is asked of a recording or trace.
@@ -115,18 +115,15 @@ fn pool(text: &str) -> Result<PoolId, String> {
     }
 }
 
-/// The pool in the trace.
-fn pool_of(program: &Program, pool: PoolId) -> anyhow::Result<PoolIndex> {
-    let pools = program.trace.pools();
-    let found = pools.iter().position(|known| *known == pool).and_then(PoolIndex::from_index);
-    found.with_context(|| {
-        let known: Vec<String> = pools.iter().map(ToString::to_string).collect();
-        let known = match known.as_slice() {
-            [] => "it has none".to_owned(),
-            some => format!("it has {}", some.join(" ")),
-        };
-        format!("--pool {pool}: the trace has no such private pool; {known}")
-    })
+/// The number of a pool that the trace names.
+fn number_of(trace: &mut Trace, pool: PoolId) -> anyhow::Result<PoolIndex> {
+    let known = trace.named_pools();
+    if !known.contains(&pool) {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(" ") };
+        bail!("--pool {pool}: no such private pool; those of the trace: {known}");
+    }
+    trace.number_pool(pool).context("the trace has too many private pools")
 }
 
 /// Explains a request of what was read from `path`.
@@ -138,9 +135,10 @@ pub(super) fn run(
 ) -> anyhow::Result<Answer> {
     let (args, format) = (&all.trace, all.format);
     let as_replay = args.replay(path, format);
-    let (plan, snapshot) = progress::during("rebuilding the history", || {
+    let (mut plan, snapshot) = progress::during("rebuilding the history", || {
         plan_and_snapshot(&as_replay.source(), input)
     })?;
+    let pool = args.pool.map(|pool| number_of(&mut plan.trace, pool)).transpose()?;
     let stacks = Stacks::of(snapshot.as_deref(), &plan.trace);
     let is_packed = snapshot.is_none() && plan.trace.recorded().is_some();
     let fresh = Program::of(&plan.trace, Start::Reallocate)?;
@@ -150,7 +148,6 @@ pub(super) fn run(
             if size == Bytes::ZERO {
                 bail!("--request 0: a request of no bytes takes nothing; give a size such as 2GiB");
             }
-            let pool = args.pool.map(|pool| pool_of(&program, pool)).transpose()?;
             Question::Request { before, size, stream: StreamId(args.stream), pool }
         }
         _ => Question::Failure(args.failure),
@@ -162,7 +159,12 @@ pub(super) fn run(
     };
     let effort = Effort { remedies: !args.no_remedies, ..Effort::default() };
     let explanation = progress::during("replaying remedies", || {
-        explain(&mut scene, &program, &fresh, &terms, effort)
+        let mut found = explain(&mut scene, &program, &fresh, &terms, effort)?;
+        let set = found.blocking[0].as_ref().map_or(&[][..], |set| &set.ids);
+        if let Some(blocks) = stacks.of_the_same_places(set) {
+            found.try_own_pool(&scene, &program, &fresh, &terms, &blocks);
+        }
+        Ok::<_, TraceError>(found)
     })?;
     let heading = ExplainHeading {
         file: heading.file,

@@ -151,13 +151,40 @@ fn all_remedies(
     all.push(remedies::empty_cache(scene));
     if let Some(set) = set {
         all.push(remedies::freed_before(scene, program, &set.ids, terms)?);
-        all.extend(remedies::own_pool(&other, &set.ids, terms));
+        let change = remedies::Change::OwnPool(set.ids.len());
+        all.extend(remedies::own_pool(&other, &set.ids, change, terms));
     }
     all.extend(remedies::larger_card(scene, &same, terms));
     Ok(all)
 }
 
 impl Explanation {
+    /// Replays one remedy more: `blocks`, which are all that is allocated where the cheapest set was,
+    /// come from a private pool of their own. Nothing is added where they are no more than that set,
+    /// or were there before the history.
+    pub fn try_own_pool(
+        &mut self,
+        scene: &Scene,
+        program: &Program,
+        fresh: &Program,
+        terms: &Terms,
+        blocks: &[AllocId],
+    ) {
+        let in_set = self.blocking[0].as_ref().map_or(0, |set| set.ids.len());
+        if self.remedies.is_empty() || blocks.len() <= in_set {
+            return;
+        }
+        let rerun = remedies::Rerun::of(scene, program, fresh);
+        let change = remedies::Change::OwnPoolOfPlaces(blocks.len());
+        let place = self
+            .remedies
+            .iter()
+            .position(|remedy| matches!(remedy.change, remedies::Change::OwnPool(_)));
+        if let Some(remedy) = remedies::own_pool(&rerun, blocks, change, terms) {
+            self.remedies.insert(place.map_or(self.remedies.len(), |place| place + 1), remedy);
+        }
+    }
+
     /// The setting to paste: of those under which the request is served one that completes the
     /// program, and of those the one that reserves least.
     pub fn cure(&self) -> Option<&Remedy> {
