@@ -13,7 +13,7 @@ use fragsim::{
     sim::{Allocator, Device, DeviceConfig, replay_op},
     study::{
         explain::{
-            BlockingSet, Change, Effort, Explanation, Objective, Question, Scene, Verdict,
+            BlockingSet, Change, Effort, Explanation, Objective, Question, Scene, Verdict, WhyNot,
             blocking_set, explain,
         },
         verify::{VerifyOptions, resolved},
@@ -329,6 +329,94 @@ fn what_is_truly_full_is_called_so_and_no_setting_helps() {
     assert!(!helps(|change| matches!(change, Change::Conf(_) | Change::EmptyCache)));
     assert!(helps(|change| matches!(change, Change::Capacity(_))));
     confirm(&scene, &explanation, "mlp");
+}
+
+/// A script whose last request fails, and why.
+fn why(text: &str, conf: &str, capacity: Bytes, change: impl Fn(&mut Terms)) -> Explanation {
+    let trace = script::parse(text).unwrap();
+    let program = program(&trace);
+    let mut terms = terms(conf, capacity);
+    change(&mut terms);
+    let mut scene = Scene::of(&program, &terms, &Question::Failure(1)).unwrap().unwrap();
+    assert_eq!(scene.op + 1, program.asked(), "the last operation is the first that fails: {text}");
+    explain(&mut scene, &program, &program, &terms, Effort::default()).unwrap()
+}
+
+fn verdict(text: &str, conf: &str, capacity: Bytes) -> Verdict {
+    why(text, conf, capacity, |_| {}).verdict
+}
+
+/// Up to 2.12 nothing is waited for while any pool is begun.
+#[test]
+fn frees_that_other_streams_hold_up_are_pending() {
+    let text = "events manual; a = alloc 8MiB; k = alloc 12MiB; record_stream a 1; free a; \
+                pool_begin (0,1) stream 1; b = alloc 8MiB";
+    let old = |terms: &mut Terms| {
+        *terms = Terms::new(release("2.11"), terms.conf.clone(), terms.capacity);
+    };
+    let explanation = why(text, "", Bytes::mib(36), old);
+    assert_eq!(explanation.verdict, Verdict::PendingFrees);
+    assert_eq!(explanation.sums.pending, Bytes::mib(8));
+    // Outside, the allocator waits for the other stream, but only after it looked for a block.
+    let outside = why(&text.replace("pool_begin (0,1) stream 1; ", ""), "", Bytes::mib(36), old);
+    assert_eq!((outside.verdict, outside.sums.pending), (Verdict::Fragmentation, Bytes::ZERO));
+    assert!(outside.map.unwrap().rows.iter().any(|row| row.why.is_none()));
+}
+
+#[test]
+fn free_memory_of_an_owned_pool_is_named() {
+    let text = "pool_create (0,1); a = alloc 30MiB pool (0,1); free a; b = alloc 30MiB";
+    assert_eq!(verdict(text, "", Bytes::mib(40)), Verdict::PrivatePools);
+    // The default pool's free blocks, that a private pool asks for, go back to the device.
+    let other = "pool_create (0,1); k = alloc 2MiB; a = alloc 18MiB; b = alloc 30MiB pool (0,1)";
+    assert_eq!(verdict(other, "", Bytes::mib(40)), Verdict::Full);
+}
+
+#[test]
+fn free_memory_of_another_stream_is_named_where_it_cannot_go_back() {
+    // Half a segment of stream 1 is free, the other half keeps it.
+    let text = "a = alloc 8MiB stream 1; k = alloc 8MiB stream 1; free a; b = alloc 8MiB";
+    assert_eq!(verdict(text, "", Bytes::mib(24)), Verdict::Fragmentation);
+    let streams = why(text, "", Bytes::mib(24), |_| {});
+    let rows = streams.map.unwrap().rows;
+    assert!(rows.iter().any(|row| row.why == Some(WhyNot::OtherStream)), "{rows:?}");
+}
+
+#[test]
+fn during_a_capture_nothing_goes_back() {
+    let text = "a = alloc 30MiB; free a; pool_begin (0,1) stream 1; capture_begin 1; \
+                b = alloc 30MiB stream 1";
+    assert_eq!(verdict(text, "", Bytes::mib(40)), Verdict::Capture);
+}
+
+#[test]
+fn a_request_beyond_the_address_space_of_a_segment_is_named() {
+    let conf = "expandable_segments:True,expandable_segments_reserve:1G";
+    assert_eq!(verdict("a = alloc 2GiB", conf, Bytes::gib(8)), Verdict::Reserve);
+}
+
+#[test]
+fn a_memory_fraction_is_told_from_a_small_device() {
+    let conf = "per_process_memory_fraction:0.5";
+    assert_eq!(verdict("a = alloc 30MiB; b = alloc 30MiB", conf, Bytes::mib(100)), Verdict::Limit);
+    assert_eq!(verdict("a = alloc 30MiB; b = alloc 80MiB", conf, Bytes::mib(100)), Verdict::Full);
+    // Set while the program runs, it counts as well.
+    let text = "a = alloc 30MiB; set_fraction 0.5; b = alloc 30MiB";
+    assert_eq!(verdict(text, "", Bytes::mib(100)), Verdict::Limit);
+}
+
+#[test]
+fn other_processes_are_told_from_a_small_device() {
+    let text = "a = alloc 30MiB; b = alloc 30MiB";
+    let others = |bytes: Bytes| why(text, "", Bytes::mib(100), move |terms| terms.external = bytes);
+    assert_eq!(others(Bytes::mib(50)).verdict, Verdict::OtherProcesses);
+    assert!(others(Bytes::mib(50)).notes.iter().any(|note| note.contains("hold 50.00 MiB")));
+    // Too much even if it were alone.
+    let alone = why(text, "", Bytes::mib(50), |terms| terms.external = Bytes::mib(10));
+    assert_eq!(alone.verdict, Verdict::Full);
+    // With what the context takes, too.
+    let context = why(text, "", Bytes::mib(100), |terms| terms.context = Bytes::mib(50));
+    assert_eq!(context.verdict, Verdict::Full);
 }
 
 /// One run of a program, as it really went: which verdict and sets its death has.

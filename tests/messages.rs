@@ -367,6 +367,32 @@ fn no_message_of_a_long_log_is_lost_or_doubled() {
     }
 }
 
+/// As `python train.py > train.log` leaves it in Windows PowerShell.
+#[test]
+fn a_log_in_utf_16_reads_like_one_in_utf_8() {
+    let lines = MESSAGES.map(|(text, _)| format!("│ größer │ {text}\r\n"));
+    let log = lines.concat();
+    let plain = all(log.as_bytes());
+    assert!(plain.len() >= MESSAGES.len(), "{}", plain.len());
+    let told = |found: &[FoundMessage]| -> Vec<_> {
+        found.iter().map(|one| (one.line, one.message.clone(), one.text.clone())).collect()
+    };
+    for of in [u16::to_le_bytes, u16::to_be_bytes] {
+        for mark in ["", "\u{feff}"] {
+            let wide: Vec<u8> = format!("{mark}{log}").encode_utf16().flat_map(of).collect();
+            let mut found = Vec::new();
+            scan(&mut wide.as_slice(), &mut |one| found.push(one), &mut |_| {}).unwrap();
+            assert_eq!(told(&found), told(&plain));
+        }
+    }
+    // `>>` behind a log that another program began.
+    let mut both = b"epoch 1\nepoch 2\n".to_vec();
+    both.extend(MESSAGES[0].0.encode_utf16().flat_map(u16::to_le_bytes));
+    let found = all(&both);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].line, &found[0].message), (3, &only(MESSAGES[0].0)));
+}
+
 #[test]
 fn one_line_without_end_is_read_in_bounded_pieces() {
     let text = MESSAGES[5].0;

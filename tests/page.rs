@@ -162,6 +162,69 @@ fn check(trace: &str, confs: &[&str]) {
     assert!(found["free_rows"].as_u64().unwrap() > 0);
 }
 
+/// What is free at the end, and why it does not serve: the page sums and judges for itself, and must
+/// say what the model says.
+#[test]
+fn the_free_table_of_a_page_is_that_of_explain() {
+    let Some(browser) = chromium() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("places.fragsim");
+    let text = "stream 1 handle 0x100\nevents manual\n\
+        a = alloc 3MiB; b = alloc 30MiB; c = alloc 12MiB; d = alloc 5MiB; e = alloc 700KiB; f = alloc 512\n\
+        g = alloc 3MiB stream 1; h = alloc 100KiB stream 1\n\
+        pool_create (0,1); p = alloc 14MiB pool (0,1); q = alloc 1MiB pool (0,1)\n\
+        record_stream d 1; free a; free b; free c; free d; free e; free g; free p; free q\n\
+        z = alloc 1KiB\n";
+    fs::write(&trace, text).unwrap();
+    let trace = trace.to_str().unwrap();
+    for conf in [
+        "",
+        "expandable_segments:True",
+        "max_split_size_mb:21",
+        "max_split_size_mb:21,max_non_split_rounding_mb:21",
+        "roundup_power2_divisions:4",
+        "large_segment_size_mb:64",
+    ] {
+        let path = folder.path().join("page.html");
+        page(trace, &["--conf", conf, "--capacity", "64GiB"], &path);
+        let found = looks_at_itself(&browser, folder.path(), &path);
+        assert_eq!(found["errors"], serde_json::json!([]), "{found}");
+        let asked = found["free"].as_array().unwrap();
+        assert!(asked.len() >= 24, "{asked:?}");
+        let mut reasons = std::collections::BTreeSet::new();
+        for table in asked {
+            let bytes = table["bytes"].to_string();
+            let stream = if table["stream"] == "0x100" { "1" } else { "0" };
+            let pool = table["pool"].as_str().map_or(vec![], |pool| vec!["--pool", pool]);
+            let common =
+                ["explain", trace, "--conf", conf, "--capacity", "64GiB", "--format", "json"];
+            let question = ["--at", "22", "--request", bytes.as_str(), "--stream", stream];
+            let out = fragsim(&[&common[..], &question, &pool].concat());
+            let said: Value = serde_json::from_slice(&out).unwrap();
+            let rows = |rows: &Value, small: &str| -> Vec<String> {
+                let row = |row: &Value| {
+                    let pool = row["pool"].to_string().replace('"', "");
+                    let pool = pool.trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
+                    let pool = if pool == "null" { "0,0" } else { pool };
+                    let stream = &row["stream"].to_string().replace('"', "");
+                    let stream = stream.parse().map_or(stream.clone(), |n: u64| format!("{n:#x}"));
+                    let [why, bytes] = [&row["why"], &row["bytes"]];
+                    let [blocks, largest] = [&row["blocks"], &row["largest"]];
+                    format!("{pool} {} {stream} {why} {bytes} {blocks} {largest}", row[small])
+                };
+                let mut rows: Vec<String> = rows.as_array().unwrap().iter().map(row).collect();
+                rows.sort();
+                rows
+            };
+            let (page, model) = (rows(&table["rows"], "small"), rows(&said["free"], "is_small"));
+            assert_eq!(page, model, "{conf}: {bytes} on stream {stream}, pool {pool:?}");
+            reasons
+                .extend(table["rows"].as_array().unwrap().iter().map(|row| row["why"].to_string()));
+        }
+        assert!(reasons.len() >= 7, "{conf}: {reasons:?}");
+    }
+}
+
 #[test]
 fn a_browser_shows_a_recorded_run_that_dies() {
     check("traces/recorded/varlen_oom.pickle.gz", &["recorded", "expandable_segments:True"]);

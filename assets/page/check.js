@@ -28,6 +28,15 @@ if (location.hash === "#test") {
       found.runs.push({ conf: run.meta.conf, whole: run.isWhole, blocks: run.born.length, most });
     }
     found.first = moment();
+    // What is free at the end, for requests of several sizes at every place.
+    const { run: last } = page, end = last.state(last.t1);
+    found.free = [];
+    for (const place of last.places) {
+      for (const bytes of [1, 1000, 700000, 1048577, 3000001, 12582912, 23068672, 41943040]) {
+        const rows = freeTable(end, bytes, place).map((row) => ({ why: row.why || null, pool: row.place.pool, small: row.place.small, stream: row.place.stream, bytes: row.bytes, blocks: row.blocks, largest: row.largest }));
+        found.free.push({ bytes, pool: place.pool, stream: place.stream, rows });
+      }
+    }
     // A click on the chart, at three places.
     const over = page.charts[0].over, box = over.getBoundingClientRect();
     for (const share of [0.15, 0.5, 0.9]) {

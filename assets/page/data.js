@@ -180,36 +180,69 @@ function parseBytes(text) {
 const placeText = (place) =>
   `${place.pool ? `pool ${place.pool}` : "default pool"}, ${place.small ? "small" : "large"}, stream ${place.stream}`;
 
-// What is free, by place and by why it would not serve a request.
+// The block size for a request, as the settings round it.
+function roundedSize(bytes, { divisions, least_division: least }) {
+  if (bytes < 512) return 512;
+  let floor = 512, log = 9;
+  while (floor * 2 <= bytes) { floor *= 2; log++; }
+  const count = divisions[Math.min(15, Math.max(0, log - 20))];
+  if (count < least || bytes <= 512 * count) return Math.ceil(bytes / 512) * 512;
+  if (floor === bytes || count <= 1) return bytes;
+  const step = Math.floor(floor / 2 ** Math.floor(Math.log2(count)));
+  return step ? Math.ceil(bytes / step) * step : floor * 2;
+}
+
+// The segment that is made for a block, where segments are not expandable.
+function segmentSize(size, { large_segment: large }) {
+  if (size <= 1048576) return 2097152;
+  return size < 10485760 ? large : Math.ceil(size / 2097152) * 2097152;
+}
+
+// Why a free block does not serve a request, in the order in which it is looked for.
+const WHY = {
+  private_pool: "of a private pool", other_pool: "not of this private pool",
+  other_half: "", other_stream: "of another stream", pending: "freed, but waits for another stream",
+  too_small: "too small", expandable: "expandable memory, which is off",
+  oversize: "not to be split (max_split_size)", too_much_left: "would waste too much (max_split_size)",
+};
+
+function whyText(row) {
+  if (row.why !== "other_half") return WHY[row.why] || "";
+  return row.place.small ? "only for requests of at most 1 MiB" : "only for requests of more than 1 MiB";
+}
+
+// What is free, by place and by why it would not serve a request of this size at a place like `wanted`.
 function freeTable(state, bytes, wanted) {
-  const { max_split_size: split, max_non_split_rounding: rounding } = state.run.meta.rules;
-  const small = bytes <= 1048576;
-  const why = (gap, place) => {
-    if (place.pool !== wanted.pool) return place.pool ? "of a private pool" : "of the default pool";
-    if (place.small !== small) {
-      return place.small ? "only for requests of at most 1 MiB" : "only for requests of more than 1 MiB";
-    }
-    if (place.stream !== wanted.stream) return "of another stream";
-    if (gap < bytes) return "too small";
-    if (split !== null && bytes < split && gap >= split) return "not to be split (max_split_size)";
-    if (split !== null && rounding !== null && bytes >= split && gap >= bytes + rounding) return "would waste too much (max_split_size)";
+  const { rules } = state.run.meta, size = roundedSize(bytes, rules);
+  const { max_split_size: split, max_non_split_rounding: slack } = rules;
+  const small = size <= 1048576;
+  const elsewhere = (place) => {
+    if (place.pool !== wanted.pool) return wanted.pool ? "other_pool" : "private_pool";
+    if (place.small !== small) return "other_half";
+    return place.stream === wanted.stream ? "" : "other_stream";
+  };
+  const unfit = (gap, place) => {
+    if (gap < size) return "too_small";
+    if (place.expandable && !rules.expandable) return "expandable";
+    if (split !== null && size < split && gap >= split) return "oversize";
+    if (split !== null && slack !== null && size >= split && gap >= size + slack) return "too_much_left";
     return "";
   };
   const rows = new Map();
-  const add = (reason, place, size) => {
-    const key = `${reason}|${placeText(place)}`;
-    const row = rows.get(key) || { place, reason, bytes: 0, blocks: 0, largest: 0 };
-    row.bytes += size; row.blocks++; row.largest = Math.max(row.largest, size);
+  const add = (why, place, gap) => {
+    const key = `${why}|${placeText(place)}`;
+    const row = rows.get(key) || { place, why, bytes: 0, blocks: 0, largest: 0 };
+    row.bytes += gap; row.blocks++; row.largest = Math.max(row.largest, gap);
     rows.set(key, row);
   };
   for (const gap of state.gaps) {
     const place = state.run.places[gap.segment.place];
-    add(why(gap.size, place), place, gap.size);
+    add(elsewhere(place) || unfit(gap.size, place), place, gap.size);
   }
   for (const row of state.rows) {
-    if (state.run.freed[row] <= state.time) {
-      add("freed, but waits for another stream", state.run.places[state.run.place[row]], state.run.size[row]);
-    }
+    if (state.run.freed[row] > state.time) continue;
+    const place = state.run.places[state.run.place[row]];
+    add(elsewhere(place) || "pending", place, state.run.size[row]);
   }
-  return [...rows.values()].sort((a, b) => (a.reason === "" ? -1 : b.reason === "" ? 1 : b.bytes - a.bytes));
+  return [...rows.values()].sort((a, b) => (a.why === "" ? -1 : b.why === "" ? 1 : b.bytes - a.bytes));
 }

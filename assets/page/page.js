@@ -273,14 +273,16 @@ function showFree() {
   const wanted = run.places[$("place").value] || { pool: null, stream: "0x0" };
   $("request-error").textContent = bytes === null || bytes === 0 ? "write a size such as 512, 20MiB or 1.5GiB" : "";
   if (!bytes) return;
-  const rows = freeTable(state, bytes, wanted), fits = rows.find((row) => row.reason === "");
-  const reserved = run.level("reserved", page.time), left = run.capacity ? run.capacity - reserved : null;
+  const rows = freeTable(state, bytes, wanted), fits = rows.find((row) => row.why === "");
+  const { rules } = run.meta, reserved = run.level("reserved", page.time);
+  const left = rules.available === null ? null : Math.max(0, rules.available - reserved);
+  const segment = rules.expandable ? "" : ` (a segment of ${bytesText(segmentSize(roundedSize(bytes, rules), rules))})`;
   const free = rows.reduce((sum, row) => sum + row.bytes, 0);
   const answer = $("answer");
   answer.className = fits ? "good" : "bad";
   answer.textContent = fits
     ? `A free block would serve ${bytesText(bytes)}: the largest that may has ${bytesText(fits.largest)}.`
-    : `No free block would serve ${bytesText(bytes)}, although ${bytesText(free)} are not in use. It needs new memory from the device${left === null ? "." : `, where ${bytesText(Math.max(0, left))} are not reserved.`}`;
+    : `No free block would serve ${bytesText(bytes)}, although ${bytesText(free)} are not in use. It needs new memory from the device${segment}${left === null ? "." : `, where ${bytesText(left)} are left before anything cached is given back.`}`;
   const head = element("tr");
   for (const name of ["where", "why it does not serve"]) head.append(element("th", name, "left"));
   for (const name of ["bytes", "blocks", "largest"]) head.append(element("th", name));
@@ -288,7 +290,7 @@ function showFree() {
     const line = element("tr");
     line.append(
       element("td", placeText(row.place), "left"),
-      element("td", row.reason || "it would serve", row.reason ? "left" : "left good"),
+      element("td", whyText(row) || "it would serve", row.why ? "left" : "left good"),
       element("td", bytesText(row.bytes)), element("td", row.blocks.toLocaleString("en")), element("td", bytesText(row.largest)));
     return line;
   }));

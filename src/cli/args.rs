@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
-use crate::base::{Bytes, Release};
+use crate::{
+    base::{Bytes, Release},
+    study::cards,
+};
 
 /// An exact model of PyTorch's CUDA caching allocator.
 #[derive(Debug, Parser)]
@@ -57,6 +60,8 @@ pub(super) enum Format {
     Text,
     /// One JSON document.
     Json,
+    /// Comma-separated values with a line of names.
+    Csv,
 }
 
 /// Re-decide a recorded run and compare every decision with what PyTorch did
@@ -115,7 +120,8 @@ pub(super) struct ReplayArgs {
     /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
     #[arg(long, value_name = "STRING")]
     pub conf: Option<String>,
-    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
+    /// recording shows, or no limit
     #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
     /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
@@ -241,7 +247,18 @@ pub(super) enum OnOomArg {
     Skip,
 }
 
+/// A size, or the name of a card.
 pub(super) fn capacity(text: &str) -> Result<Bytes, String> {
+    if let Some(card) = cards::find(text) {
+        return Ok(card.total);
+    }
+    if text.trim_start().starts_with(|c: char| c.is_ascii_alphabetic()) {
+        let similar = cards::beginning(text);
+        let listed = if similar.is_empty() { cards::CARDS.as_slice() } else { &similar };
+        let names: Vec<&str> = listed.iter().map(|card| card.name).collect();
+        let known = names.join(", ");
+        return Err(format!("there is no card '{text}'; give a size such as 24GiB, or: {known}"));
+    }
     let capacity: Bytes = text.parse().map_err(|error| format!("{error}"))?;
     if capacity == Bytes::ZERO {
         return Err("a device has some memory: give its capacity, such as 24GiB".into());

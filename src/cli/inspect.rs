@@ -13,7 +13,7 @@ use crate::{
     base::{DeviceIndex, PoolId},
     report::{
         inspect::{self, DeviceDocument, HistoryDocument, InspectDocument, PoolDocument},
-        to_json,
+        to_csv, to_json,
     },
     source::snapshot::{DeviceOverview, HistoryError, Overview},
     study::verify::recorded_conf,
@@ -35,6 +35,7 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
     document.file = file;
     match args.format {
         Format::Json => output.line(&to_json(&document))?,
+        Format::Csv => output.write(&to_csv(&document, "devices")?)?,
         Format::Text => output.write(&inspect::text(&document))?,
     }
     let histories = document.devices.iter().filter_map(|device| device.history.as_ref());

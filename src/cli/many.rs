@@ -64,7 +64,7 @@ impl ManyArgs {
 pub(super) struct CapacityArgs {
     /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
     /// recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = capacity_or_card, allow_hyphen_values = true)]
+    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
 }
 
@@ -93,22 +93,6 @@ impl PriceArgs {
             prices.set(price).with_context(|| format!("--price {price}"))?;
         }
         Ok(prices)
-    }
-}
-
-/// A size, or the name of a card.
-pub(super) fn capacity_or_card(text: &str) -> Result<Bytes, String> {
-    match crate::study::cards::find(text) {
-        Some(card) => Ok(card.total),
-        None => capacity(text).map_err(|error| {
-            if text.trim_start().starts_with(|c: char| c.is_ascii_alphabetic()) {
-                format!(
-                    "there is no card '{text}' in the table: see fragsim fit --gpus, or give a size"
-                )
-            } else {
-                error
-            }
-        }),
     }
 }
 

@@ -16,6 +16,7 @@ mod pictures;
 mod plan;
 mod progress;
 mod replay;
+mod stacks;
 mod sweep;
 mod tune;
 mod verify;

@@ -18,7 +18,7 @@ use crate::{
         events, replay as report,
         replay::{Heading, ReplayDocument, TimingDocument},
         summary::memory_summary,
-        to_json,
+        to_csv, to_json,
     },
     sim::{AddressPolicy, OnOom},
     study::whatif::{Program, Replayed, Start, Terms, whatif},
@@ -56,6 +56,7 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     }
     match args.format {
         Format::Json => output.line(&to_json(&document))?,
+        Format::Csv => output.write(&to_csv(&document, "")?)?,
         Format::Text if document.summary.is_some() => {
             output.write(document.summary.as_deref().unwrap_or_default())?;
         }

@@ -15,7 +15,7 @@ use crate::{
     base::{RELEASES, Release},
     models::pytorch::conf::AllocConf,
     report::{
-        to_json,
+        to_csv, to_json,
         verify::{FileDocument, VerifyDocument, file_text, summary_text},
     },
     study::verify::{Verdict, VerifyOptions, refused_settings, verify_case, verify_trace},
@@ -39,6 +39,7 @@ pub(super) fn run(args: &VerifyArgs, output: &mut Output) -> anyhow::Result<Answ
     let document = VerifyDocument { files };
     match args.format {
         Format::Json => output.line(&to_json(&document))?,
+        Format::Csv => output.write(&to_csv(&document, "files")?)?,
         Format::Text => {
             for file in document.files.iter().filter(|file| !args.quiet || !file.exact) {
                 output.write(&file_text(file))?;

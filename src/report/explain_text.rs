@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::explain::{BlockDocument, ExplainDocument, RemedyDocument, SetDocument};
 use crate::{
     base::{Addr, Bytes},
-    study::explain::{Change, FreeRow, Objective, Origin, Route, Verdict, WhyNot},
+    study::explain::{Arithmetic, Change, FreeRow, Objective, Origin, Route, Verdict, WhyNot},
 };
 
 /// Places in the program whose blocks of a set are listed.
@@ -103,17 +103,21 @@ fn headline(document: &ExplainDocument, out: &mut String) {
 }
 
 fn verdict(document: &ExplainDocument) -> Option<String> {
-    let sums = &document.sums;
+    if document.verdict == Verdict::Served {
+        let hole = document.free.iter().any(|row| row.why.is_none());
+        let from = if hole { "from a cached block" } else { "with new memory from the device" };
+        return Some(format!("It is served {from}."));
+    }
+    sentence(document.verdict, &document.sums)
+}
+
+/// A verdict and what shows it, in a sentence; `None` for what is no lack of memory.
+pub(super) fn sentence(verdict: Verdict, sums: &Arithmetic) -> Option<String> {
     let free = sums.room + sums.reserved.saturating_sub(sums.allocated);
     let (asked, needed) = (sums.rounded, sums.needed());
     let over = needed.saturating_sub(sums.available);
-    Some(match document.verdict {
-        Verdict::Served => {
-            let hole = document.free.iter().any(|row| row.why.is_none());
-            let from = if hole { "from a cached block" } else { "with new memory from the device" };
-            return Some(format!("It is served {from}."));
-        }
-        Verdict::Error => return None,
+    Some(match verdict {
+        Verdict::Served | Verdict::Error => return None,
         Verdict::Fragmentation => {
             format!("FRAGMENTATION: {free} are free, in pieces that do not serve {asked}.")
         }
@@ -415,6 +419,7 @@ fn remedies(document: &ExplainDocument, out: &mut String) {
             Change::OwnPool(n) => {
                 format!("{} in a pool apart (MemPool)", count(*n as u64, "block"))
             }
+            Change::OwnPoolOfPlaces(n) => format!("all {n} of those places in a pool apart"),
         };
         let mark = if remedy.served { "yes" } else { "no" };
         let _ = writeln!(out, "  {mark:<4}{name:<36}  {}", outcome_of(remedy));

@@ -17,7 +17,9 @@ pub mod summary;
 pub mod tune;
 pub mod verify;
 
+mod csv;
 mod json;
 mod table;
 
+pub use csv::to_csv;
 pub use json::to_json;

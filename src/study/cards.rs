@@ -39,12 +39,24 @@ pub const CARDS: [Card; 15] = [
     card("B200", 191_501_854_310),
 ];
 
-/// The card of this name; case, spaces and hyphens do not matter.
+/// The card of this name, or the only one whose name begins so; case, spaces and hyphens do not matter.
 pub fn find(name: &str) -> Option<Card> {
-    let plain = |name: &str| -> String {
-        name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect()
-    };
-    CARDS.into_iter().find(|card| plain(card.name) == plain(name))
+    let is_named = |card: &Card| plain(card.name) == plain(name);
+    CARDS.into_iter().find(is_named).or_else(|| match beginning(name).as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    })
+}
+
+/// The cards whose names begin so.
+pub fn beginning(name: &str) -> Vec<Card> {
+    let name = plain(name);
+    let begins = |card: &Card| !name.is_empty() && plain(card.name).starts_with(&name);
+    CARDS.into_iter().filter(begins).collect()
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// The cards on which a program that needs this much runs, smallest first.
@@ -65,7 +77,12 @@ mod tests {
     fn a_card_is_found_however_it_is_written() {
         assert_eq!(find("rtx-4090"), find("RTX 4090"));
         assert_eq!(find("a100 80GB").map(|card| card.total), Some(Bytes(84_987_740_160)));
+        assert_eq!(find("h100"), find("H100 80GB"));
+        assert_eq!(find("A100"), None, "there are two");
+        assert_eq!(beginning("a100").len(), 2);
+        assert_eq!(find("A10").map(|card| card.name), Some("A10"));
         assert_eq!(find("RTX 9999"), None);
+        assert_eq!(find(""), None);
         assert_eq!(
             holding(Bytes::gib(100)).map(|card| card.name).collect::<Vec<_>>(),
             ["H200", "B200"]

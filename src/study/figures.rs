@@ -4,7 +4,7 @@
 //! over thousands of settings asks only: does it survive, what does it take, what does it cost.
 
 use crate::{
-    base::{Bytes, OpIndex, PoolId},
+    base::{Bytes, PoolId},
     models::pytorch::PyTorch,
     observe::{Moment, Peak},
     sim::{AllocError, Allocator, CapacityLevels, Device, DeviceCalls, Observer, OnOom},
@@ -81,12 +81,7 @@ impl Observer for Seldom {
     }
 }
 
-impl Watch for (Peak, Seldom) {
-    #[inline]
-    fn at(&mut self, op: OpIndex) {
-        self.0.at = op;
-    }
-}
+impl Watch for Seldom {}
 
 /// Replays one program after another and keeps its memory between them.
 #[derive(Debug, Default)]

@@ -1,14 +1,16 @@
 //! [`Timeline`]: one replay watched all along, for pictures.
 
 use crate::{
-    base::OpIndex,
-    models::pytorch::{PyTorch, PyTorchConfig},
-    observe::{FragmentationSeries, Lives, MemorySeries},
-    sim::{Allocator, Device, DeviceConfig, OnOom, replay_op},
+    base::{Bytes, OpIndex},
+    models::pytorch::rounding::DivisionOne,
+    observe::{Count, FragmentationSeries, Lives, MemorySeries},
     trace::Op,
 };
 
-use super::whatif::{Program, Replayed, Terms, whatif};
+use super::{
+    explain::{Failed, Question, Scene},
+    whatif::{Program, Replayed, Terms, Watch, full},
+};
 
 /// How much of a replay is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,82 +37,92 @@ pub struct Timeline {
 /// Replays a program and watches it.
 ///
 /// # Complexity
-/// Two replays: the figures are those of [`whatif`] itself.
+/// One replay.
 pub fn timeline(program: &Program, terms: &Terms, detail: Detail) -> Timeline {
-    let replayed = whatif(program, terms);
-    let memory = MemorySeries::new(detail.buckets);
-    let fragmentation = FragmentationSeries::new(detail.buckets);
-    let (memory, fragmentation, lives) = if detail.lives {
+    let series = (MemorySeries::new(detail.buckets), FragmentationSeries::new(detail.buckets));
+    let watchers = (Count::default(), series);
+    let (mut replayed, (count, series), lives) = if detail.lives {
         let lives = Lives::new(program.trace.start_ids().to_vec());
-        watch(program, terms, replayed.outcome.ops, (memory, (fragmentation, lives)))
+        let (replayed, (watchers, lives)) = full(program, terms, (watchers, lives));
+        (replayed, watchers, lives)
     } else {
-        watch(program, terms, replayed.outcome.ops, (memory, (fragmentation, ())))
+        let (replayed, watchers) = full(program, terms, watchers);
+        (replayed, watchers, Lives::default())
     };
-    Timeline { replayed, memory, fragmentation, lives }
+    replayed.events = count.events;
+    Timeline { replayed, memory: series.0, fragmentation: series.1, lives }
 }
 
-/// Whether the lives are watched, too.
-trait Watched: crate::sim::Observer {
-    fn at(&mut self, time: u32, op: &Op);
-    fn into_lives(self) -> Lives;
+/// Why the first request fails that is not served, as [`explain`](super::explain) says it; `None`
+/// where all are, or where the allocator does not get to see it.
+///
+/// # Complexity
+/// Two replays up to it.
+pub fn first_failure(program: &Program, terms: &Terms) -> Option<Failed> {
+    Failed::of(&mut Scene::of(program, terms, &Question::Failure(1)).ok()??)
 }
 
-impl Watched for () {
-    fn at(&mut self, _time: u32, _op: &Op) {}
-    fn into_lives(self) -> Lives {
-        Lives::default()
+/// What decides whether a free block serves a request, and what it needs if none does. Of the
+/// settings that a replay begins with.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SearchRules {
+    /// Blocks from this size on are not split for smaller requests; `None` without such a rule.
+    pub max_split_size: Option<Bytes>,
+    /// Blocks of at least that size may be so much larger than a request.
+    pub max_non_split_rounding: Option<Bytes>,
+    /// The segment for medium sizes.
+    pub large_segment: Bytes,
+    /// `roundup_power2_divisions`.
+    pub divisions: [u64; 16],
+    /// The smallest of these that does anything.
+    pub least_division: u64,
+    /// Whether segments are expandable.
+    pub expandable: bool,
+    /// What the allocator can have at most; `None` without a capacity.
+    pub available: Option<Bytes>,
+}
+
+impl SearchRules {
+    /// Those of a replay on a device of this capacity, which may be unknown.
+    pub fn of(terms: &Terms, replayed: &Replayed, capacity: Option<Bytes>) -> Self {
+        let conf = &terms.conf;
+        // Larger values mean that there is no such rule.
+        let limit = |bytes: Bytes| (bytes < Bytes(1 << 52)).then_some(bytes);
+        let outside = terms.context.checked_add(terms.external).unwrap_or(Bytes::MAX);
+        let left = capacity.map(|capacity| capacity.saturating_sub(outside));
+        Self {
+            max_split_size: limit(conf.max_split_size),
+            max_non_split_rounding: limit(conf.max_non_split_rounding_size),
+            large_segment: conf.large_segment_size,
+            divisions: conf.roundup_power2_divisions,
+            least_division: DivisionOne::of(terms.release).least(),
+            expandable: conf.expandable_segments,
+            available: left.map(|left| left.min(replayed.limit.unwrap_or(Bytes::MAX))),
+        }
     }
 }
 
-impl Watched for Lives {
-    fn at(&mut self, time: u32, op: &Op) {
-        self.now = time;
+impl Watch for MemorySeries {
+    #[inline]
+    fn at(&mut self, number: OpIndex, _op: &Op) {
+        self.begin(number);
+    }
+}
+
+impl Watch for FragmentationSeries {
+    #[inline]
+    fn at(&mut self, number: OpIndex, _op: &Op) {
+        self.at = number;
+    }
+}
+
+impl Watch for Lives {
+    #[inline]
+    fn at(&mut self, number: OpIndex, op: &Op) {
+        self.now = number.0.saturating_add(1);
         self.id = match op {
             Op::Alloc(alloc) => Some(alloc.id),
             _ => None,
         };
     }
-
-    fn into_lives(self) -> Lives {
-        self
-    }
-}
-
-type Watchers<L> = (MemorySeries, (FragmentationSeries, L));
-
-/// The first `ops` operations.
-fn watch<L: Watched>(
-    program: &Program,
-    terms: &Terms,
-    ops: u32,
-    mut watchers: Watchers<L>,
-) -> (MemorySeries, FragmentationSeries, Lives) {
-    let trace = &program.trace;
-    let config = PyTorchConfig {
-        release: terms.release,
-        conf: terms.conf.clone(),
-        caching: terms.caching,
-        events: terms.events,
-    };
-    let device = Device::new(DeviceConfig {
-        context: terms.context,
-        external: terms.external,
-        addresses: terms.addresses,
-        ..DeviceConfig::new(trace.device(), terms.capacity)
-    });
-    let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
-    model.start(trace, &mut watchers);
-    let mut asked = 0;
-    for op in trace.ops().iter().take(ops as usize) {
-        watchers.0.begin(OpIndex(asked));
-        watchers.1.0.at = OpIndex(asked);
-        watchers.1.1.at(asked.saturating_add(1), op);
-        let failure = replay_op(trace, op, &mut model, &mut watchers);
-        asked += u32::from(!matches!(op, Op::FreeCompleted(_)));
-        if failure.is_some() && terms.on_oom == OnOom::Stop {
-            break;
-        }
-    }
-    let (memory, (fragmentation, lives)) = watchers;
-    (memory, fragmentation, lives.into_lives())
 }

@@ -9,7 +9,7 @@ use crate::{
         AddressPolicy, AllocError, Allocator, CapacityLevels, Device, DeviceCalls, DeviceConfig,
         Observer, OnOom, Outcome, StoppedBy, replay_op,
     },
-    trace::{AllocOp, EventMode, Layout, Trace},
+    trace::{AllocOp, EventMode, Layout, Op, Trace},
 };
 
 pub use super::program::{Program, Start};
@@ -61,6 +61,7 @@ impl Terms {
         }
     }
 
+    /// The device of these terms.
     pub(super) fn device(&self, index: DeviceIndex) -> DeviceConfig {
         DeviceConfig {
             context: self.context,
@@ -70,6 +71,7 @@ impl Terms {
         }
     }
 
+    /// The model of these terms.
     pub(super) fn config(&self) -> PyTorchConfig {
         PyTorchConfig {
             release: self.release,
@@ -112,6 +114,8 @@ pub struct Replayed {
     pub calls: DeviceCalls,
     /// Where everything lies at the end.
     pub end: Layout,
+    /// The limit of the memory fraction at the end.
+    pub limit: Option<Bytes>,
     /// The requests that failed when they were recorded.
     pub asked_again: Vec<AskedAgain>,
     /// Whether the real allocator would have damaged its own state: see [`PyTorch::is_damaged`].
@@ -120,8 +124,28 @@ pub struct Replayed {
 
 /// A watcher that is told which operation is being done.
 pub(super) trait Watch: Observer {
-    /// The operation, counted as [`Program::asked`] counts.
-    fn at(&mut self, op: OpIndex);
+    /// The operation, counted as [`Program::asked`] counts, and what it is.
+    #[inline]
+    fn at(&mut self, _number: OpIndex, _op: &Op) {}
+}
+
+impl Watch for Count {}
+impl Watch for DeviceStats {}
+impl Watch for Record {}
+
+impl Watch for Peak {
+    #[inline]
+    fn at(&mut self, number: OpIndex, _op: &Op) {
+        self.at = number;
+    }
+}
+
+impl<A: Watch, B: Watch> Watch for (A, B) {
+    #[inline]
+    fn at(&mut self, number: OpIndex, op: &Op) {
+        self.0.at(number, op);
+        self.1.at(number, op);
+    }
 }
 
 /// How far a program came, and what became of the requests that failed in the recording.
@@ -175,7 +199,7 @@ pub(super) fn drive<W: Watch>(
         while let Some((_, request)) = failed.next_if(|(op, _)| *op <= at) {
             course.ask_again(model, number, request, trace);
         }
-        watch.at(number);
+        watch.at(number, op);
         course.outcome.ops += 1;
         course.asked += u64::from(is_asked(op));
         if let Some(failure) = replay_op(trace, op, model, watch) {
@@ -197,16 +221,6 @@ pub(super) fn drive<W: Watch>(
     course
 }
 
-/// Everything that [`whatif`] watches; `E` keeps or counts the events.
-type Full<E> = ((DeviceStats, Peak), E);
-
-impl<E: Observer> Watch for Full<E> {
-    #[inline]
-    fn at(&mut self, op: OpIndex) {
-        self.0.1.at = op;
-    }
-}
-
 /// Replays a program.
 ///
 /// # Complexity
@@ -224,12 +238,13 @@ pub fn whatif(program: &Program, terms: &Terms) -> Replayed {
     }
 }
 
-fn full<E: Observer>(program: &Program, terms: &Terms, events: E) -> (Replayed, E) {
+/// The replay, and what `events` saw of it.
+pub(super) fn full<E: Watch>(program: &Program, terms: &Terms, events: E) -> (Replayed, E) {
     let trace = &program.trace;
     let device = Device::new(terms.device(trace.device()));
     let mut model = PyTorch::new(terms.config(), device, trace.streams(), trace.pools());
     let stats = DeviceStats::new(terms.conf.max_split_size);
-    let mut full: Full<E> = ((stats, Peak::default()), events);
+    let mut full = ((stats, Peak::default()), events);
     let course = drive(program, terms, &mut model, &mut full);
     let ((stats, peak), events) = full;
     let replayed = Replayed {
@@ -242,6 +257,7 @@ fn full<E: Observer>(program: &Program, terms: &Terms, events: E) -> (Replayed, 
         record: Record::default(),
         calls: model.device().calls(),
         end: model.layout(),
+        limit: model.allowed_maximum(),
         asked_again: course.asked_again,
         is_damaged: model.is_damaged(),
     };

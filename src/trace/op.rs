@@ -128,3 +128,29 @@ pub enum Control {
     /// decides nothing.
     Snapshot(Option<PoolId>),
 }
+
+impl Control {
+    /// The pool that it is about.
+    pub fn pool(&self) -> Option<PoolId> {
+        match self {
+            Self::EmptyPool(pool)
+            | Self::PoolCreate(pool)
+            | Self::PoolBegin(pool, _)
+            | Self::PoolEnd(pool)
+            | Self::PoolRelease(pool)
+            | Self::PoolUseOnOom(pool, _)
+            | Self::PoolNoSplit(pool) => Some(*pool),
+            Self::Snapshot(pool) => *pool,
+            Self::SetFraction(_)
+            | Self::Settings(_)
+            | Self::CaptureBegin(_)
+            | Self::CaptureEnd(_)
+            | Self::Events(_)
+            | Self::Complete(_)
+            | Self::External(_)
+            | Self::Total(_)
+            | Self::ResetPeak
+            | Self::ResetAccumulated => None,
+        }
+    }
+}

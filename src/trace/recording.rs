@@ -204,7 +204,21 @@ impl Trace {
     /// A private pool for segments whose pool nothing names, with an id that PyTorch never gives.
     /// `None` if there is no room for one.
     pub fn stand_in_pool(&mut self) -> Option<PoolIndex> {
-        let id = PoolId(u64::MAX, u64::MAX);
+        self.number_pool(PoolId(u64::MAX, u64::MAX))
+    }
+
+    /// The private pools that requests, management calls and the start name.
+    pub fn named_pools(&self) -> Vec<PoolId> {
+        let started = self.start.segments.iter().map(|segment| segment.pool);
+        let managed = self.controls.iter().filter_map(Control::pool);
+        let all = self.pools.iter().copied().chain(managed).chain(started);
+        let all: std::collections::BTreeSet<PoolId> = all.filter(|id| id.is_private()).collect();
+        all.into_iter().collect()
+    }
+
+    /// The number of a private pool for requests of it; a new one if no request names it. `None` if
+    /// there is no room for one.
+    pub fn number_pool(&mut self, id: PoolId) -> Option<PoolIndex> {
         let at = self.pools.iter().position(|pool| *pool == id).unwrap_or(self.pools.len());
         let index = PoolIndex::from_index(at)?;
         if at == self.pools.len() {

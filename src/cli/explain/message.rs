@@ -17,7 +17,7 @@ use super::super::{
 use crate::{
     report::{
         message::{self as report, MessagesDocument, Shown},
-        to_json,
+        to_csv, to_json,
     },
     source::{
         input::{self, Kind},
@@ -55,10 +55,13 @@ pub(super) fn run(
     let groups = groups.latest_first();
     let Some(last) = groups.first() else { bail!("{name}: {}", nothing(args, scanned)) };
     match args.format {
-        Format::Json => {
+        Format::Json | Format::Csv => {
             let messages = groups.iter().map(|group| group.shown().document()).collect();
             let document = MessagesDocument { file: name, bytes: scanned.bytes, found, messages };
-            output.line(&to_json(&document))?;
+            match args.format {
+                Format::Csv => output.write(&to_csv(&document, "messages")?)?,
+                _ => output.line(&to_json(&document))?,
+            }
         }
         Format::Text => {
             output.write(&report::text(&last.shown()))?;

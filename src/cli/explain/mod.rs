@@ -2,7 +2,6 @@
 
 mod message;
 mod snapshot;
-mod stacks;
 
 use anyhow::Context;
 

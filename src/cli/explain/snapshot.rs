@@ -5,27 +5,26 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{
-    super::{
-        Answer,
-        args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
-        load::Input,
-        output::Output,
-        plan::plan_and_snapshot,
-        progress, replay,
-    },
+use super::super::{
+    Answer,
+    args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
+    load::Input,
+    output::Output,
+    plan::plan_and_snapshot,
+    progress, replay,
     stacks::Stacks,
 };
 use crate::{
-    base::{Bytes, Release, StreamId},
+    base::{Bytes, PoolId, Release, StreamId},
     report::{
         explain::{ExplainDocument, ExplainHeading},
-        explain_text, to_json,
+        explain_text, to_csv, to_json,
     },
     study::{
         explain::{Effort, Origin, Question, Scene, Verdict, explain},
         whatif::{Program, Start},
     },
+    trace::{PoolIndex, Trace, TraceError},
 };
 
 /// What is asked of a recording or trace.
@@ -40,13 +39,17 @@ pub(in crate::cli) struct TraceArgs {
     /// The stream of that request, numbered as in the trace; 0 is the default stream
     #[arg(long, value_name = "N", requires = "at", default_value = "0")]
     pub stream: u16,
+    /// The private pool that is to serve it, as replays print it: '(0,1)'; otherwise the default pool
+    #[arg(long, value_name = "POOL", requires = "at", value_parser = pool)]
+    pub pool: Option<PoolId>,
     /// Which failure to explain, where several requests fail, counted from 1
     #[arg(long, value_name = "N", default_value = "1", conflicts_with = "at", value_parser = clap::value_parser!(u32).range(1..))]
     pub failure: u32,
     /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
     #[arg(long, value_name = "STRING")]
     pub conf: Option<String>,
-    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
+    /// recording shows, or no limit
     #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
     /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
@@ -97,6 +100,32 @@ impl TraceArgs {
     }
 }
 
+/// What a packed recording has to say where stacks are missed.
+const NO_STACKS: &str = "a packed recording holds no stacks: explain the snapshot itself to see where blocks were allocated";
+
+/// `(0,1)`, `0,1` or `0.1`.
+fn pool(text: &str) -> Result<PoolId, String> {
+    let plain = text.trim().trim_start_matches('(').trim_end_matches(')');
+    let parts = plain.split_once([',', '.']);
+    let parts = parts.and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    match parts {
+        Some((a, b)) if PoolId(a, b).is_private() => Ok(PoolId(a, b)),
+        Some(_) => Err("that is the default pool: leave --pool out".into()),
+        None => Err("write it as (0,1)".into()),
+    }
+}
+
+/// The number of a pool that the trace names.
+fn number_of(trace: &mut Trace, pool: PoolId) -> anyhow::Result<PoolIndex> {
+    let known = trace.named_pools();
+    if !known.contains(&pool) {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(" ") };
+        bail!("--pool {pool}: no such private pool; those of the trace: {known}");
+    }
+    trace.number_pool(pool).context("the trace has too many private pools")
+}
+
 /// Explains a request of what was read from `path`.
 pub(super) fn run(
     all: &ExplainArgs,
@@ -106,10 +135,12 @@ pub(super) fn run(
 ) -> anyhow::Result<Answer> {
     let (args, format) = (&all.trace, all.format);
     let as_replay = args.replay(path, format);
-    let (plan, snapshot) = progress::during("rebuilding the history", || {
+    let (mut plan, snapshot) = progress::during("rebuilding the history", || {
         plan_and_snapshot(&as_replay.source(), input)
     })?;
+    let pool = args.pool.map(|pool| number_of(&mut plan.trace, pool)).transpose()?;
     let stacks = Stacks::of(snapshot.as_deref(), &plan.trace);
+    let is_packed = snapshot.is_none() && plan.trace.recorded().is_some();
     let fresh = Program::of(&plan.trace, Start::Reallocate)?;
     let (program, terms, heading) = replay::prepare(&as_replay, plan)?;
     let question = match (args.at, args.request) {
@@ -117,7 +148,7 @@ pub(super) fn run(
             if size == Bytes::ZERO {
                 bail!("--request 0: a request of no bytes takes nothing; give a size such as 2GiB");
             }
-            Question::Request { before, size, stream: StreamId(args.stream), pool: None }
+            Question::Request { before, size, stream: StreamId(args.stream), pool }
         }
         _ => Question::Failure(args.failure),
     };
@@ -128,7 +159,12 @@ pub(super) fn run(
     };
     let effort = Effort { remedies: !args.no_remedies, ..Effort::default() };
     let explanation = progress::during("replaying remedies", || {
-        explain(&mut scene, &program, &fresh, &terms, effort)
+        let mut found = explain(&mut scene, &program, &fresh, &terms, effort)?;
+        let set = found.blocking[0].as_ref().map_or(&[][..], |set| &set.ids);
+        if let Some(blocks) = stacks.of_the_same_places(set) {
+            found.try_own_pool(&scene, &program, &fresh, &terms, &blocks);
+        }
+        Ok::<_, TraceError>(found)
     })?;
     let heading = ExplainHeading {
         file: heading.file,
@@ -136,7 +172,10 @@ pub(super) fn run(
         torch: terms.release.to_string(),
         conf: heading.conf,
         capacity: heading.capacity,
-        notes: heading.notes,
+        notes: match is_packed {
+            false => heading.notes,
+            true => [heading.notes, vec![NO_STACKS.to_owned()]].concat(),
+        },
         frames: match (scene.origin, scene.failed) {
             (Origin::Recorded, Some(nth)) => stacks.frames_of_failed(nth),
             (Origin::Program, _) => stacks.frames(scene.request.id),
@@ -146,6 +185,7 @@ pub(super) fn run(
     let document = ExplainDocument::new(heading, &explanation, &scene, |id| stacks.frames(id));
     match format {
         Format::Json => output.line(&to_json(&document))?,
+        Format::Csv => output.write(&to_csv(&document, "")?)?,
         Format::Text => output.write(&explain_text::text(&document))?,
     }
     Ok(if document.verdict == Verdict::Served { Answer::Yes } else { Answer::No })
@@ -160,14 +200,18 @@ fn nothing_fails(
     let within = heading
         .capacity
         .map_or_else(|| "no capacity limit".to_owned(), |capacity| format!("capacity {capacity}"));
-    match format {
-        Format::Json => output.line(&to_json(&serde_json::json!({
+    let document = || {
+        serde_json::json!({
             "file": heading.file,
             "conf": heading.conf,
             "capacity": heading.capacity,
             "verdict": Verdict::Served,
             "notes": heading.notes,
-        })))?,
+        })
+    };
+    match format {
+        Format::Json => output.line(&to_json(&document()))?,
+        Format::Csv => output.write(&to_csv(&document(), "")?)?,
         Format::Text => {
             let what = match args.failure {
                 1 => format!("nothing to explain: all {} operations are served", heading.ops_total),

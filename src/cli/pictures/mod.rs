@@ -4,7 +4,6 @@
 pub(super) mod plot;
 pub(super) mod report;
 pub(super) mod series;
-mod stacks;
 
 use std::{
     fs::File,
@@ -24,9 +23,11 @@ use super::{
 use crate::{
     base::{Bytes, Release},
     report::replay::{Heading, ReplayDocument},
+    sim::StoppedBy,
     source::snapshot::Snapshot,
     study::{
-        timeline::{Detail, Timeline, timeline},
+        explain::Failed,
+        timeline::{Detail, Timeline, first_failure, timeline},
         whatif::{Program, Terms},
     },
 };
@@ -40,7 +41,8 @@ pub(super) struct WatchArgs {
     /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
-    /// Capacity of the device, such as 24GiB; otherwise what the recording shows, or no limit
+    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
+    /// recording shows, or no limit
     #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
     /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
@@ -141,6 +143,17 @@ impl Prepared {
         let device = self.program.trace.device().0;
         let document = ReplayDocument::new(self.heading, device, &self.terms, &timeline.replayed);
         Watched { program: self.program, terms: self.terms, document, timeline }
+    }
+}
+
+impl Watched {
+    /// Why its first request fails that is not served.
+    fn failed(&self) -> Option<Failed> {
+        let replayed = &self.timeline.replayed;
+        let fails_again = replayed.asked_again.iter().any(|again| again.error.is_some());
+        let is_request = |failure: &StoppedBy| failure.asked.is_some();
+        let fails = replayed.outcome.first_failure.as_ref().is_some_and(is_request);
+        (fails || fails_again).then(|| first_failure(&self.program, &self.terms)).flatten()
     }
 }
 

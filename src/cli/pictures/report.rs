@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use super::{Source, WatchArgs, Watched, stacks::Stacks, write_file};
+use super::{Source, WatchArgs, Watched, write_file};
 use crate::{
     base::Bytes,
-    cli::{Answer, output::Output},
+    cli::{Answer, output::Output, stacks::Stacks},
     report::page::{self, MAX_BLOCKS, Shown},
     study::timeline::Detail,
 };
@@ -82,6 +82,7 @@ pub(in crate::cli) fn run(args: &ReportArgs, output: &mut Output) -> anyhow::Res
             document: &watched.document,
             terms: &watched.terms,
             timeline: &watched.timeline,
+            failed: watched.failed(),
             window: *window,
         })
         .collect();

@@ -1,6 +1,6 @@
 //! The grids of a sweep as they are typed: alternatives in braces, ranges of sizes.
 
-use crate::{base::Bytes, cli::many::capacity_or_card};
+use crate::{base::Bytes, cli::args::capacity};
 
 /// Lines that a grid may have; a larger one is a mistake.
 const MOST_LINES: usize = 1_000_000;
@@ -82,13 +82,13 @@ pub(super) fn capacities(grid: &str) -> Result<Capacities, String> {
     let mut all = Vec::new();
     for part in grid.split(',').map(str::trim) {
         let Some((from, rest)) = part.split_once("..") else {
-            all.push(capacity_or_card(part)?);
+            all.push(capacity(part)?);
             continue;
         };
         let Some((to, step)) = rest.split_once('/') else {
             return Err(format!("'{part}': a range needs a step: write 8GiB..24GiB/2GiB"));
         };
-        let (from, to) = (capacity_or_card(from.trim())?, capacity_or_card(to.trim())?);
+        let (from, to) = (capacity(from.trim())?, capacity(to.trim())?);
         let step: Bytes = step.trim().parse().map_err(|error| format!("{error}"))?;
         if step == Bytes::ZERO {
             return Err(format!("'{part}': a step of 0 never ends"));

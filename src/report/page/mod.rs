@@ -18,7 +18,11 @@ use super::replay::ReplayDocument;
 use crate::{
     base::{AllocId, Bytes},
     observe::{Lives, MarkKind},
-    study::{timeline::Timeline, whatif::Terms},
+    study::{
+        explain::Failed,
+        timeline::{SearchRules, Timeline},
+        whatif::Terms,
+    },
 };
 
 /// Blocks that a page shows of one replay: some 6 MB of it.
@@ -36,6 +40,8 @@ pub struct Shown<'a> {
     pub terms: &'a Terms,
     /// The replay; its lives may be a part of the whole.
     pub timeline: &'a Timeline,
+    /// Why its first request fails that is not served, if one fails.
+    pub failed: Option<Failed>,
     /// From which time to which the lives are shown, counted as [`Lives`] counts.
     pub window: (u32, u32),
 }
@@ -79,7 +85,7 @@ struct RunDocument<'a> {
     window: [u32; 2],
     time_total: u64,
     marks: Vec<MarkDocument>,
-    rules: RulesDocument,
+    rules: SearchRules,
     shape: Shape,
 }
 
@@ -90,13 +96,6 @@ struct MarkDocument {
     /// served) or `retry`.
     kind: &'static str,
     size: Option<u64>,
-}
-
-/// The rules by which a free block is too large; `null` where there is no such rule.
-#[derive(Serialize)]
-struct RulesDocument {
-    max_split_size: Option<u64>,
-    max_non_split_rounding: Option<u64>,
 }
 
 /// Distinct frames and stacks, numbered from 1.
@@ -187,18 +186,18 @@ pub fn write(shown: &[Shown], stacks: &impl Stacks, out: &mut impl Write) -> io:
             lives.blocks.iter().map(|block| table.number(stacks, block.id)).collect();
         let (shape, blob) = columns::pack(lives, &run.timeline.fragmentation, &numbers)?;
         blobs.push(blob);
-        let limit = |bytes: Bytes| (bytes < Bytes(1 << 52)).then_some(bytes.0);
         runs.push(RunDocument {
             conf: &run.document.conf,
-            verdict: Verdict::of(run.document, &run.timeline.replayed),
+            verdict: Verdict::of(run.document, &run.timeline.replayed, run.failed.as_ref()),
             replay: run.document,
             window: [run.window.0, run.window.1],
             time_total: run.document.ops,
             marks: marks(lives, run.document),
-            rules: RulesDocument {
-                max_split_size: limit(run.terms.conf.max_split_size),
-                max_non_split_rounding: limit(run.terms.conf.max_non_split_rounding_size),
-            },
+            rules: SearchRules::of(
+                run.terms,
+                &run.timeline.replayed,
+                run.document.capacity.map(Bytes),
+            ),
             shape,
         });
     }

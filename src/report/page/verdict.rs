@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use crate::{
-    base::Bytes, report::replay::ReplayDocument, sim::AllocError, study::whatif::Replayed,
+    base::Bytes,
+    report::{explain_text, replay::ReplayDocument},
+    sim::AllocError,
+    study::{explain::Failed, whatif::Replayed},
 };
 
 /// The words on top of a page.
@@ -37,7 +40,8 @@ fn first_failure(replayed: &Replayed) -> Option<(u64, Option<Bytes>, &AllocError
 }
 
 impl Verdict {
-    pub(super) fn of(document: &ReplayDocument, replayed: &Replayed) -> Self {
+    /// `why` is what `explain` says of the first request that fails.
+    pub(super) fn of(document: &ReplayDocument, replayed: &Replayed, why: Option<&Failed>) -> Self {
         let Some((at, asked, error)) = first_failure(replayed) else {
             return Self::survives(document, replayed);
         };
@@ -46,10 +50,8 @@ impl Verdict {
             AllocError::Failed(_) => format!("Fails at operation {at}"),
             _ => format!("Out of memory at operation {at}: a request{what} is not served"),
         };
-        let because = match error {
-            AllocError::Oom(oom) => because(oom.requested, oom.allocated, oom.reserved, oom.free),
-            AllocError::Refused(_) | AllocError::Failed(_) => error.to_string(),
-        };
+        let because = why.and_then(|why| explain_text::sentence(why.verdict, &why.sums));
+        let because = because.unwrap_or_else(|| error.to_string());
         Self {
             survives: false,
             headline,
@@ -79,33 +81,5 @@ impl Verdict {
             peak.saturating_sub(allocated)
         );
         Self { survives: true, headline, because, at: None, requested_bytes: None }
-    }
-}
-
-/// Why there was no room. `segment` is what the device was asked for.
-fn because(segment: Bytes, allocated: Bytes, reserved: Bytes, free: Bytes) -> String {
-    let idle = reserved.saturating_sub(allocated);
-    let sum = idle + free;
-    if sum >= segment {
-        format!(
-            "Fragmentation: {segment} are needed in one piece. With everything given back that can be, {idle} of the {reserved} reserved are not allocated and the device has {free} left: {sum} together, but in pieces that are too small or that this request may not use."
-        )
-    } else {
-        format!(
-            "Full: {segment} are needed. {allocated} are allocated, and all that is not ({idle} reserved, {free} left on the device) is {sum}: too little even in one piece."
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_would_do_in_one_piece_is_fragmentation() {
-        let said = |free| because(Bytes::mib(26), Bytes::mib(12), Bytes::mib(40), Bytes(free));
-        assert!(said(0).starts_with("Fragmentation: 26.00 MiB"));
-        let full = because(Bytes::mib(29), Bytes::mib(12), Bytes::mib(40), Bytes(0));
-        assert!(full.starts_with("Full: 29.00 MiB"));
     }
 }

@@ -10,6 +10,7 @@
 mod bare;
 mod clean;
 mod grammar;
+mod utf16;
 
 use std::{
     io::{self, BufRead},
@@ -36,7 +37,7 @@ pub struct FoundMessage {
 /// What was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// Bytes of the whole text.
+    /// Bytes of the whole text; of one in UTF-16 as they are in UTF-8.
     pub bytes: u64,
     /// The first line that says that the host, not a device, had no memory left.
     pub host_line: Option<u64>,
@@ -96,7 +97,7 @@ static RANK: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Reads `reader` to its end and hands every message to `on_found`, in order; `on_read` hears of
-/// the bytes read so far.
+/// the bytes read so far. UTF-16 is read, too, and so is a text with some of it behind.
 ///
 /// # Errors
 /// When the reader fails.
@@ -115,6 +116,15 @@ pub fn scan(
         counted: 0,
         lines: 0,
         scanned: Scanned::default(),
+    };
+    let order = utf16::order(reader.fill_buf()?);
+    let mut decoded;
+    let reader = match order {
+        Some(order) => {
+            decoded = utf16::Utf16::new(reader, order);
+            &mut decoded as &mut dyn BufRead
+        }
+        None => reader,
     };
     loop {
         let is_end = scan.fill(reader)?;
@@ -160,8 +170,14 @@ impl Scan {
                 return Ok(true);
             }
             let count = chunk.len().min(want - self.buffer.len());
+            let fresh = self.buffer.len();
             self.buffer.extend_from_slice(&chunk[..count]);
             reader.consume(count);
+            // No text has a byte 0, but one that something in UTF-16 was appended to.
+            if memchr::memchr(0, &self.buffer[fresh..]).is_some() {
+                let text: Vec<u8> = self.buffer.drain(fresh..).filter(|byte| *byte != 0).collect();
+                self.buffer.extend(text);
+            }
             self.scanned.bytes += count as u64;
         }
         Ok(false)

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashSet;
 
 use super::{
-    Arithmetic, BlockingSet, FreeMap, Held, Objective, Origin, Pin, Remedy, Scene, Verdict,
-    blocking_set, held::Makers, pins, remedies, verdict, words,
+    Arithmetic, BlockingSet, Failed, FreeMap, Held, Objective, Origin, Pin, Remedy, Scene, Verdict,
+    blocking_set, held::Makers, pins, remedies, words,
 };
 use crate::{
     base::{AllocId, Bytes},
@@ -84,17 +84,15 @@ pub fn explain(
 ) -> Result<Explanation, TraceError> {
     let request = scene.request;
     let asked = scene.before.asked(&request);
+    let short = Failed::of(scene);
     let failed = scene.error.is_some();
     let model = if failed { &scene.after } else { &scene.before };
     let layout = model.layout();
-    let map = asked.as_ref().map(|asked| FreeMap::of(model, asked));
-    let (mut sums, mut why) = (Arithmetic::default(), Verdict::Error);
-    if let (Some(asked), Some(map)) = (&asked, &map) {
-        sums = Arithmetic::of(scene, asked, map);
-        why = verdict(scene, &sums, map);
-    } else if !failed {
-        why = Verdict::Served;
-    }
+    let (sums, why, map) = match short {
+        Some(Failed { verdict, sums, map }) => (sums, verdict, Some(map)),
+        None if failed => (Arithmetic::default(), Verdict::Error, None),
+        None => (Arithmetic::default(), Verdict::Served, None),
+    };
     let mut pins = pins(scene);
     pins.truncate(effort.pins);
     let is_short = failed && why != Verdict::Error;
@@ -153,13 +151,40 @@ fn all_remedies(
     all.push(remedies::empty_cache(scene));
     if let Some(set) = set {
         all.push(remedies::freed_before(scene, program, &set.ids, terms)?);
-        all.extend(remedies::own_pool(&other, &set.ids, terms));
+        let change = remedies::Change::OwnPool(set.ids.len());
+        all.extend(remedies::own_pool(&other, &set.ids, change, terms));
     }
     all.extend(remedies::larger_card(scene, &same, terms));
     Ok(all)
 }
 
 impl Explanation {
+    /// Replays one remedy more: `blocks`, which are all that is allocated where the cheapest set was,
+    /// come from a private pool of their own. Nothing is added where they are no more than that set,
+    /// or were there before the history.
+    pub fn try_own_pool(
+        &mut self,
+        scene: &Scene,
+        program: &Program,
+        fresh: &Program,
+        terms: &Terms,
+        blocks: &[AllocId],
+    ) {
+        let in_set = self.blocking[0].as_ref().map_or(0, |set| set.ids.len());
+        if self.remedies.is_empty() || blocks.len() <= in_set {
+            return;
+        }
+        let rerun = remedies::Rerun::of(scene, program, fresh);
+        let change = remedies::Change::OwnPoolOfPlaces(blocks.len());
+        let place = self
+            .remedies
+            .iter()
+            .position(|remedy| matches!(remedy.change, remedies::Change::OwnPool(_)));
+        if let Some(remedy) = remedies::own_pool(&rerun, blocks, change, terms) {
+            self.remedies.insert(place.map_or(self.remedies.len(), |place| place + 1), remedy);
+        }
+    }
+
     /// The setting to paste: of those under which the request is served one that completes the
     /// program, and of those the one that reserves least.
     pub fn cure(&self) -> Option<&Remedy> {

@@ -30,4 +30,4 @@ pub use held::Held;
 pub use pins::{Pin, pins};
 pub use remedies::{Change, Remedy};
 pub use scene::{Origin, Question, Scene, SceneError};
-pub use verdict::{Arithmetic, Verdict, verdict};
+pub use verdict::{Arithmetic, Failed, Verdict, verdict};

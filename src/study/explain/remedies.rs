@@ -23,6 +23,9 @@ pub enum Change {
     FreedBefore(usize),
     /// The blocking set comes from a private pool of its own (`torch.cuda.MemPool`); that many blocks.
     OwnPool(usize),
+    /// Everything that is allocated where the blocking set was comes from a private pool of its own, as
+    /// it would if those places were put into one; that many blocks.
+    OwnPoolOfPlaces(usize),
 }
 
 /// What a change does.
@@ -219,8 +222,13 @@ pub(super) fn freed_before(
     Ok(remedy)
 }
 
-/// The blocking set from a private pool of its own.
-pub(super) fn own_pool(rerun: &Rerun, set: &[AllocId], terms: &Terms) -> Option<Remedy> {
+/// The blocking set, or all that is allocated where it was, from a private pool of its own.
+pub(super) fn own_pool(
+    rerun: &Rerun,
+    set: &[AllocId],
+    change: Change,
+    terms: &Terms,
+) -> Option<Remedy> {
     let mut program = rerun.program.clone();
     let pool = program.trace.stand_in_pool()?;
     let ops = edit::made_by(&program.trace, set);
@@ -229,5 +237,5 @@ pub(super) fn own_pool(rerun: &Rerun, set: &[AllocId], terms: &Terms) -> Option<
     }
     program.trace.set_pool(&ops, Some(pool));
     let rerun = Rerun { program, ..*rerun };
-    Some(rerun.remedy(Change::OwnPool(set.len()), &strict(terms)))
+    Some(rerun.remedy(change, &strict(terms)))
 }

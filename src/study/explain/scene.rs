@@ -2,9 +2,9 @@
 
 use crate::{
     base::{AllocId, Bytes, Id, OpIndex, StreamId},
-    models::pytorch::{PyTorch, PyTorchConfig},
+    models::pytorch::PyTorch,
     observe::{FragmentationSeries, Peak},
-    sim::{AllocError, Allocator, Device, DeviceConfig, Observer, replay_op},
+    sim::{AllocError, Allocator, Device, Observer, replay_op},
     study::whatif::{Program, Terms},
     trace::{AllocOp, FreeOp, Op, PoolIndex},
 };
@@ -49,6 +49,14 @@ pub enum SceneError {
         at: u64,
         /// How many there are.
         ops: u64,
+    },
+    /// No such private pool.
+    #[error("there is no private pool {pool}: the trace names {count}, counted from 0")]
+    NoPool {
+        /// What was asked for.
+        pool: usize,
+        /// How many there are.
+        count: usize,
     },
     /// No such stream.
     #[error("there is no stream {stream}: the trace names {count}, counted from 0")]
@@ -126,7 +134,11 @@ impl Scene {
                     None => return Ok(None),
                 }
             }
-            Question::Request { before, stream, .. } => {
+            Question::Request { before, stream, pool, .. } => {
+                let pools = program.trace.pools().len();
+                if let Some(pool) = pool.filter(|pool| pool.index() >= pools) {
+                    return Err(SceneError::NoPool { pool: pool.index(), count: pools });
+                }
                 let count = program.trace.streams().len();
                 if stream.index() >= count {
                     return Err(SceneError::NoStream { stream: stream.0, count });
@@ -217,19 +229,8 @@ fn walk<W: Watch>(
     watch: &mut W,
 ) -> (PyTorch, Option<Spot>) {
     let trace = &program.trace;
-    let config = PyTorchConfig {
-        release: terms.release,
-        conf: terms.conf.clone(),
-        caching: terms.caching,
-        events: terms.events,
-    };
-    let device = Device::new(DeviceConfig {
-        context: terms.context,
-        external: terms.external,
-        addresses: terms.addresses,
-        ..DeviceConfig::new(trace.device(), terms.capacity)
-    });
-    let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
+    let device = Device::new(terms.device(trace.device()));
+    let mut model = PyTorch::new(terms.config(), device, trace.streams(), trace.pools());
     model.start(trace, watch);
     let (mut asked, mut failures) = (0, 0);
     let mut failed = program.failed.iter().enumerate().peekable();

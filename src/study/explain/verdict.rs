@@ -101,6 +101,29 @@ impl Arithmetic {
     }
 }
 
+/// Why a request is not served, in short.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// In one word.
+    pub verdict: Verdict,
+    /// With these sums.
+    pub sums: Arithmetic,
+    /// And this free.
+    pub map: FreeMap,
+}
+
+impl Failed {
+    /// Of a scene; of one that is served the same, with that verdict. `None` where the allocator does
+    /// not get to see the request.
+    pub fn of(scene: &mut Scene) -> Option<Self> {
+        let asked = scene.before.asked(&scene.request)?;
+        let model = if scene.error.is_some() { &scene.after } else { &scene.before };
+        let map = FreeMap::of(model, &asked);
+        let sums = Arithmetic::of(scene, &asked, &map);
+        Some(Self { verdict: verdict(scene, &sums, &map), sums, map })
+    }
+}
+
 /// Why the request of a scene failed.
 pub fn verdict(scene: &Scene, sums: &Arithmetic, map: &FreeMap) -> Verdict {
     match &scene.error {

@@ -75,7 +75,7 @@ pub struct Tuned {
     pub front: Vec<Tried>,
     /// How the best settings, and those one starts from, did elsewhere.
     pub checks: Vec<Check>,
-    /// Points of the grid.
+    /// Points of the grid that the release takes as settings.
     pub grid: u64,
     /// Replays of the program that the search took.
     pub replays: u64,
@@ -127,7 +127,7 @@ pub fn tune(
         Score::new(options.objective, figures, *keys, &options.prices, program.asked())
     };
     let start_score = score(&start);
-    let (made, grid) = (search.replays.made, space.len());
+    let (made, grid) = (search.replays.made, space.valid());
     let is_better = |tried: &Tried| match (options.objective, start.figures.survives()) {
         (_, false) => tried.figures.survives(),
         (Objective::Survive, true) => false,

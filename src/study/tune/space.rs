@@ -155,6 +155,14 @@ impl Space {
         self.axes.iter().map(|choices| choices.len() as u64).product()
     }
 
+    /// Points that the release takes as settings.
+    ///
+    /// # Complexity
+    /// O(n) in the points of the grid.
+    pub fn valid(&self) -> u64 {
+        self.points().filter(|point| self.conf(*point).is_some()).count() as u64
+    }
+
     /// Whether there is nothing to choose.
     pub fn is_empty(&self) -> bool {
         self.len() <= 1
