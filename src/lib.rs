@@ -3,6 +3,8 @@
 pub mod base;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "lessons")]
+pub mod lesson;
 pub mod models;
 pub mod observe;
 pub mod report;

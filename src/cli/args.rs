@@ -27,6 +27,8 @@ use crate::{
                   fragsim explain run.pickle\n  \
                   fragsim verify run.pickle\n  \
                   fragsim replay run.pickle --capacity 24GiB --conf expandable_segments:True\n\n\
+                  Without a recording:\n  \
+                  fragsim lesson\n\n\
                   Exit status: 0 all well, 1 it differs or runs out of memory, 2 unusable input."
 )]
 pub(super) struct Cli {
@@ -51,6 +53,7 @@ pub(super) enum Command {
     Plot(super::pictures::plot::PlotArgs),
     Report(super::pictures::report::ReportArgs),
     Series(super::pictures::series::SeriesArgs),
+    Lesson(super::lesson::LessonArgs),
 }
 
 /// How results are printed.

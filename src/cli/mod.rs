@@ -8,6 +8,7 @@ mod compare;
 mod explain;
 mod fit;
 mod inspect;
+mod lesson;
 mod load;
 mod many;
 mod output;
@@ -66,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Plot(args) => pictures::plot::run(args, &mut output),
         Command::Report(args) => pictures::report::run(args, &mut output),
         Command::Series(args) => pictures::series::run(args),
+        Command::Lesson(args) => lesson::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {

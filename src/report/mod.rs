@@ -6,6 +6,8 @@ pub mod explain;
 pub mod explain_text;
 pub mod fit;
 pub mod inspect;
+#[cfg(feature = "lessons")]
+pub mod lesson;
 pub mod message;
 #[cfg(feature = "pictures")]
 pub mod page;

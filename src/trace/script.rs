@@ -66,16 +66,71 @@ pub struct ScriptError {
 /// # Ok::<(), script::ScriptError>(())
 /// ```
 pub fn parse(text: &str) -> Result<Trace, ScriptError> {
+    read(text, None)
+}
+
+/// Reads a trace, and keeps what its text says beside the operations.
+///
+/// # Errors
+/// As [`parse`].
+///
+/// # Examples
+/// ```
+/// use fragsim::trace::script;
+/// let read = script::annotated("a = alloc 3MiB; free a  # and back\n")?;
+/// assert_eq!(read.statements[1].text, "free a");
+/// assert_eq!((read.names[0], read.comments[0]), ("a", "and back"));
+/// # Ok::<(), script::ScriptError>(())
+/// ```
+pub fn annotated(text: &str) -> Result<Annotated<'_>, ScriptError> {
+    let mut notes = Annotated::default();
+    notes.trace = read(text, Some(&mut notes))?;
+    Ok(notes)
+}
+
+/// A trace and what its text says beside the operations.
+#[derive(Clone, Debug, Default)]
+pub struct Annotated<'a> {
+    /// The operations.
+    pub trace: Trace,
+    /// The statement of each operation.
+    pub statements: Vec<Statement<'a>>,
+    /// What each allocation is called, by its number.
+    pub names: Vec<&'a str>,
+    /// The comment of each line without its `#`; empty where there is none.
+    pub comments: Vec<&'a str>,
+}
+
+/// The text of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement<'a> {
+    /// Its line, from 0.
+    pub line: usize,
+    /// As it is written, without white space around it.
+    pub text: &'a str,
+}
+
+fn read<'a>(text: &'a str, mut notes: Option<&mut Annotated<'a>>) -> Result<Trace, ScriptError> {
     let mut parser = Parser::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut last = Cursor::new("", 1);
+    parser.keeps_names = notes.is_some();
     for (i, line) in text.split('\n').enumerate() {
         let mut cursor = Cursor::new(line, i + 1);
         while !cursor.is_line_end() {
             if !cursor.eat(';') {
+                let before = cursor.clone();
                 parser.statement(&mut cursor)?;
                 cursor.end()?;
+                let ops = parser.builder.as_ref().map_or(0, |builder| builder.ops().len());
+                if let Some(notes) = notes.as_deref_mut().filter(|n| n.statements.len() < ops) {
+                    let text = before.text_up_to(&cursor);
+                    notes.statements.push(Statement { line: i, text });
+                }
             }
+        }
+        if let Some(notes) = notes.as_deref_mut() {
+            notes.comments.push(cursor.comment());
         }
         last = cursor;
     }
@@ -83,6 +138,9 @@ pub fn parse(text: &str) -> Result<Trace, ScriptError> {
         Some(builder) => builder,
         None => parser.new_builder().map_err(|e| last.error(last.peek(), e))?,
     };
+    if let Some(notes) = notes {
+        notes.names = parser.all_names;
+    }
     Ok(builder.build())
 }
 
@@ -128,6 +186,9 @@ struct Parser<'a> {
     /// Active blocks of `start`.
     start_count: u32,
     names: Names<&'a str>,
+    /// The name of each allocation, if they are asked for.
+    all_names: Vec<&'a str>,
+    keeps_names: bool,
     pools: FxHashMap<PoolId, Option<PoolIndex>>,
     /// There from the first operation on; nothing of the header may change then.
     builder: Option<TraceBuilder>,
@@ -142,6 +203,8 @@ impl<'a> Parser<'a> {
             start: Layout::default(),
             start_count: 0,
             names: Names::new(),
+            all_names: Vec::new(),
+            keeps_names: false,
             pools: FxHashMap::default(),
             builder: None,
         }
@@ -280,7 +343,7 @@ impl<'a> Parser<'a> {
             let id = AllocId(self.start_count);
             self.names.check_unused(name).map_err(|e| c.error(word, e))?;
             let state = if is_pending { NameState::PendingAtStart } else { NameState::Live };
-            self.names.set(name, id, state, c.number);
+            self.named(name, id, state, c);
             self.start_count = self.start_count.saturating_add(1);
         }
         let size = c.size()?;
@@ -340,8 +403,16 @@ impl<'a> Parser<'a> {
             ),
             other => c.error(at, other.to_string()),
         })?;
-        self.names.set(name.text, id, NameState::Live, c.number);
+        self.named(name.text, id, NameState::Live, c);
         Ok(())
+    }
+
+    /// Allocations are numbered in the order in which they are named.
+    fn named(&mut self, name: &'a str, id: AllocId, state: NameState, c: &Cursor<'_>) {
+        self.names.set(name, id, state, c.number);
+        if self.keeps_names {
+            self.all_names.push(name);
+        }
     }
 
     fn free(&mut self, c: &mut Cursor<'a>, at: Word<'a>) -> Result<(), ScriptError> {

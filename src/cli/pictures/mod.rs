@@ -159,7 +159,7 @@ impl Watched {
 
 /// Writes a file beside its place and moves it there when it is whole; `-` is standard output.
 /// Nobody ever sees half of one.
-fn write_file(
+pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> anyhow::Result<()> {

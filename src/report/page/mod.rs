@@ -211,27 +211,42 @@ pub fn write(shown: &[Shown], stacks: &impl Stacks, out: &mut impl Write) -> io:
         runs,
     };
     let stacks = columns::packed(&table.to_json()?)?;
-    let mut rest = PAGE;
+    assemble(out, PAGE, &PARTS, |out| {
+        json_data(out, "meta", &document)?;
+        data(out, "stacks", "text/plain", &stacks)?;
+        for (i, blob) in blobs.iter().enumerate() {
+            data(out, &format!("rows{i}"), "text/plain", blob)?;
+        }
+        Ok(())
+    })
+}
+
+/// A page with its parts in their places; what has no part is the place for its data.
+pub(super) fn assemble<W: Write>(
+    out: &mut W,
+    page: &str,
+    parts: &[(&str, &str)],
+    mut data: impl FnMut(&mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut rest = page;
     while let Some((before, mark, after)) = next_mark(rest) {
         out.write_all(before.as_bytes())?;
-        match PARTS.iter().find(|(name, _)| *name == mark) {
+        match parts.iter().find(|(name, _)| *name == mark) {
             Some((name, part)) => out.write_all(without_banner(name, part).as_bytes())?,
-            None => {
-                data(
-                    out,
-                    "meta",
-                    "application/json",
-                    &escaped(&serde_json::to_string(&document)?),
-                )?;
-                data(out, "stacks", "text/plain", &stacks)?;
-                for (i, blob) in blobs.iter().enumerate() {
-                    data(out, &format!("rows{i}"), "text/plain", blob)?;
-                }
-            }
+            None => data(out)?,
         }
         rest = after;
     }
     out.write_all(rest.as_bytes())
+}
+
+/// A document as data that means nothing to a browser.
+pub(super) fn json_data(
+    out: &mut impl Write,
+    id: &str,
+    document: &impl Serialize,
+) -> io::Result<()> {
+    data(out, id, "application/json", &escaped(&serde_json::to_string(document)?))
 }
 
 /// The library without its first line, a comment with an address: its licence stands in the page.

@@ -78,6 +78,17 @@ impl<'a> Cursor<'a> {
         self.rest().is_empty() || self.rest().starts_with('#')
     }
 
+    /// The comment that begins here, without its `#` and white space around it.
+    pub(super) fn comment(&mut self) -> &'a str {
+        self.skip_space();
+        self.rest().strip_prefix('#').unwrap_or_default().trim()
+    }
+
+    /// The text from here to another place in the same line, without white space around it.
+    pub(super) fn text_up_to(&self, end: &Self) -> &'a str {
+        self.line[self.at..end.at].trim()
+    }
+
     /// Whether the statement ends here.
     pub(super) fn is_end(&mut self) -> bool {
         self.is_line_end() || self.rest().starts_with(';')
