@@ -213,7 +213,11 @@ impl<'a> Parser<'a, '_> {
             let next = self.product(depth)?;
             sum.unit = match (sum.unit, next.unit) {
                 (a, b) if a == b && (a != Unit::Address || sign < 0) => {
-                    if a == Unit::Address { Unit::Bytes } else { a }
+                    if a == Unit::Address {
+                        Unit::Bytes
+                    } else {
+                        a
+                    }
                 }
                 (Unit::Address, Unit::Bytes) => Unit::Address,
                 _ => return Err(format!("{sum} and {next} cannot be added or taken away")),
@@ -288,12 +292,17 @@ mod tests {
     #[test]
     fn figures_add_and_compare() {
         assert_eq!(says("rule.small_buffer * 10 == rule.large_buffer"), Ok(None));
-        assert_eq!(says("2MiB + 512 * 1 < 3"), Err("'2MiB + 512 * 1 < 3': 2.00 MiB and 512 cannot be added or taken away".into()));
+        assert_eq!(
+            says("2MiB + 512 * 1 < 3"),
+            Err("'2MiB + 512 * 1 < 3': 2.00 MiB and 512 cannot be added or taken away".into())
+        );
         assert_eq!(says("(1 + 2) * 3 == 9"), Ok(None));
         assert_eq!(says("1.5GiB > 1GiB"), Ok(None));
         assert_eq!(
             says("rule.min_block >= 1KiB"),
-            Ok(Some("'rule.min_block >= 1KiB': 512 bytes on the left, 1024 bytes on the right".into()))
+            Ok(Some(
+                "'rule.min_block >= 1KiB': 512 bytes on the left, 1024 bytes on the right".into()
+            ))
         );
         assert_eq!(says("1 - 1"), Ok(Some("'1 - 1' is 0".into())));
     }

@@ -211,8 +211,7 @@ impl Lesson {
                 Some(source) => source.clone(),
                 None => {
                     let source = trace_of(&trace).and_then(|text| Source::read(&trace, text));
-                    let source =
-                        source.map_err(|what| fail(&format!("trace '{trace}'"), what))?;
+                    let source = source.map_err(|what| fail(&format!("trace '{trace}'"), what))?;
                     sources.insert(trace, source.clone());
                     source
                 }
@@ -250,7 +249,9 @@ impl RunSpec {
             || !head.name.chars().all(is_name)
             || ["rule", "real"].contains(&head.name.as_str())
         {
-            return Err("a name is a letter, then letters, digits and '_'; not rule, not real".into());
+            return Err(
+                "a name is a letter, then letters, digits and '_'; not rule, not real".into()
+            );
         }
         let torch = match &head.torch {
             Some(text) => text.parse().map_err(|error| format!("torch: {error}"))?,
@@ -419,10 +420,16 @@ mod tests {
             ("[[run]]\nname = 'real'", "lesson 'x', run 'real': a name is a letter"),
             ("[[run]]\nname = 'a'\ntrace = 'y'", "lesson 'x', trace 'y': there is no such file"),
             ("[[run]]\nname = 'a'\nconf = 'max_split:1'", "lesson 'x', run 'a': conf: "),
-            ("[[run]]\nname = 'a'\ncapacity = '0'", "lesson 'x', run 'a': capacity: no device has 0 bytes"),
+            (
+                "[[run]]\nname = 'a'\ncapacity = '0'",
+                "lesson 'x', run 'a': capacity: no device has 0 bytes",
+            ),
             ("[[run]]\nname = 'a'\ncapacty = '1'", "lesson 'x', line 5: unknown field `capacty`"),
             (&format!("{run}{run}"), "lesson 'x', head: two runs are called 'run'"),
-            (&format!("{run}[[claim]]\nsays = 's'\ncheck = []"), "lesson 'x', claim: 's' has no check"),
+            (
+                &format!("{run}[[claim]]\nsays = 's'\ncheck = []"),
+                "lesson 'x', claim: 's' has no check",
+            ),
         ] {
             let found = read(head).unwrap_err().to_string();
             assert!(found.starts_with(error), "{found}");

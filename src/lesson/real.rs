@@ -58,7 +58,9 @@ impl RealRun {
 pub(super) fn value(figure: &str, name: &str) -> Result<Value, String> {
     let runs = RUNS.as_ref().map_err(Clone::clone)?;
     let Some(run) = runs.get(name) else {
-        return Err(format!("scenarios.json has no run '{name}'; tests/lessons/scenarios.py makes it"));
+        return Err(format!(
+            "scenarios.json has no run '{name}'; tests/lessons/scenarios.py makes it"
+        ));
     };
     let none = || format!("nothing is known of '{figure}' of '{name}'");
     Ok(match figure {

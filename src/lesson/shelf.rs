@@ -54,7 +54,9 @@ pub fn find(name: &str) -> Result<usize, String> {
     if let Ok(number) = name.parse::<usize>() {
         return match number.checked_sub(1) {
             Some(at) if at < SHELF.len() => Ok(at),
-            _ => Err(format!("there is no lesson {number}; they are numbered 1 to {}", SHELF.len())),
+            _ => {
+                Err(format!("there is no lesson {number}; they are numbered 1 to {}", SHELF.len()))
+            }
         };
     }
     let shown: String = name.chars().take(64).collect();

@@ -36,9 +36,7 @@ const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 fn style(paint: Paint) -> Style {
     match paint {
         Paint::Plain => Style::new(),
-        Paint::Live(label) => {
-            Style::new().fg(Color::Black).bg(COLOURS[label % COLOURS.len()])
-        }
+        Paint::Live(label) => Style::new().fg(Color::Black).bg(COLOURS[label % COLOURS.len()]),
         Paint::Pending => Style::new().fg(Color::Black).bg(Color::Yellow),
         Paint::Free | Paint::Unmapped => QUIET,
     }
@@ -91,7 +89,8 @@ fn help_lines() -> Vec<Line<'static>> {
 
 fn text_lines(state: &mut State<'_>, width: usize, height: usize) -> Vec<Line<'static>> {
     let room = width.saturating_sub(2).min(96);
-    let mut all = vec![Line::styled(format!(" {}", state.told.lesson.title.replace('`', "")), BOLD)];
+    let mut all =
+        vec![Line::styled(format!(" {}", state.told.lesson.title.replace('`', "")), BOLD)];
     for page in pages(state.told) {
         all.push(Line::raw(""));
         for line in wrapped(&page.replace('`', ""), room, " ") {
@@ -268,7 +267,11 @@ fn padded(text: &str, width: usize, count: usize, style: Style) -> Vec<Line<'sta
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
-    use ratatui::{Terminal, backend::TestBackend, crossterm::event::{KeyCode, KeyEvent, KeyModifiers}};
+    use ratatui::{
+        Terminal,
+        backend::TestBackend,
+        crossterm::event::{KeyCode, KeyEvent, KeyModifiers},
+    };
 
     use super::*;
     use crate::lesson::{SHELF, Told, find};
@@ -296,7 +299,10 @@ mod tests {
 
     #[test]
     fn a_failure_on_a_usual_terminal() {
-        check((80, 24), &[KeyCode::Char('3'), KeyCode::End], &expect![[r#"
+        check(
+            (80, 24),
+            &[KeyCode::Char('3'), KeyCode::End],
+            &expect![[r#"
              roomy  tight  pinned  pinned_expandable  11 of 11
              default settings, 40 MiB, PyTorch 2.15
              large     20 MiB [.................|kee|.................]
@@ -321,12 +327,16 @@ mod tests {
              allocated 4 MiB   reserved 40 MiB   not allocated 36 MiB   device free 0 B
              peak 40 MiB / 40 MiB   segments 2   cudaMalloc 4   cudaFree 0   retries 1
              ←→ step  m next mark  Home End  c or 1-9 run  t text  ? keys  q quit
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_failure_on_a_tiny_terminal() {
-        check((40, 10), &[KeyCode::Char('3'), KeyCode::End], &expect![[r#"
+        check(
+            (40, 10),
+            &[KeyCode::Char('3'), KeyCode::End],
+            &expect![[r#"
              pinned  11 of 11
              [........|k|........]
              [........|k|........]
@@ -337,12 +347,16 @@ mod tests {
              at most 9.00 MiB, each too small; i …
              alloc 4 MiB res 40 MiB dev 0 B
              ←→ step  c run  t text  ? keys  q quit
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn the_text_on_a_tiny_terminal() {
-        check((40, 10), &[], &expect![[r#"
+        check(
+            (40, 10),
+            &[],
+            &expect![[r#"
              Enough memory free, and no block for it
 
              PyTorch asks the driver for segments
@@ -353,7 +367,8 @@ mod tests {
              segments are neighbours. So the sum
              of what is free says nothing about
              → steps  ↑↓ scroll  ? keys  q quit
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     lesson::{Lesson, SHELF, Told, find},
     report::{
         lesson::{LessonDocument, ListDocument, lesson_text, list_text, page},
-        to_json,
+        to_csv, to_json,
     },
 };
 
@@ -61,6 +61,7 @@ pub(super) fn run(args: &LessonArgs, output: &mut Output) -> anyhow::Result<Answ
         match args.format {
             Format::Text => output.write(&list_text(&list))?,
             Format::Json => output.line(&to_json(&list))?,
+            Format::Csv => output.write(&to_csv(&list, "lessons")?)?,
         }
         return Ok(Answer::Yes);
     };
@@ -77,6 +78,7 @@ pub(super) fn run(args: &LessonArgs, output: &mut Output) -> anyhow::Result<Answ
     }
     match args.format {
         Format::Json => output.line(&to_json(&LessonDocument::new(&told)))?,
+        Format::Csv => output.write(&to_csv(&LessonDocument::new(&told), "claims")?)?,
         Format::Text if !args.plain && is_for_stepping() => stepper::run(&told)?,
         Format::Text => output.write(&lesson_text(&told, number))?,
     }

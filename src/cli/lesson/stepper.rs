@@ -99,7 +99,9 @@ impl<'a> State<'a> {
     fn step_key(&mut self, code: KeyCode) {
         let done = self.done;
         match code {
-            KeyCode::Right | KeyCode::Down | KeyCode::Char(' ' | 'l' | 'n' | 'j')
+            KeyCode::Right
+            | KeyCode::Down
+            | KeyCode::Char(' ' | 'l' | 'n' | 'j')
             | KeyCode::Enter => {
                 self.go(done + 1);
             }
@@ -155,7 +157,8 @@ mod tests {
 
     #[test]
     fn keys_go_where_they_say() {
-        let told = Told::new(SHELF[crate::lesson::find("no_block").unwrap()].read().unwrap()).unwrap();
+        let told =
+            Told::new(SHELF[crate::lesson::find("no_block").unwrap()].read().unwrap()).unwrap();
         let mut state = State::new(&told);
         let at = |state: &State<'_>| (state.screen, state.run, state.done);
         assert!(press(&mut state, &[KeyCode::Right, KeyCode::Right, KeyCode::Char(' ')]));
@@ -165,7 +168,11 @@ mod tests {
         assert!(press(&mut state, &[KeyCode::Char('3'), KeyCode::End]));
         assert_eq!(at(&state), (Screen::Steps, 2, told.runs[2].steps.len()));
         assert!(press(&mut state, &[KeyCode::Char('1')]));
-        assert_eq!(at(&state), (Screen::Steps, 0, told.runs[0].steps.len()), "the end of the shorter run");
+        assert_eq!(
+            at(&state),
+            (Screen::Steps, 0, told.runs[0].steps.len()),
+            "the end of the shorter run"
+        );
         assert!(press(&mut state, &[KeyCode::Home, KeyCode::Char('m')]));
         assert_eq!(state.done, told.runs[0].marks["free"]);
         assert!(press(&mut state, &[KeyCode::Char('?'), KeyCode::Char('x')]));

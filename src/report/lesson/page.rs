@@ -27,9 +27,7 @@ pub fn write(told: &Told, out: &mut impl Write) -> io::Result<()> {
         .collect();
     let rows = told.runs.iter().map(RunRows::new).collect();
     let document = PageDocument { lesson: LessonDocument::new(told), traces, rows };
-    assemble(out, PAGE, &PARTS, |out| {
-        crate::report::page::json_data(out, "meta", &document)
-    })
+    assemble(out, PAGE, &PARTS, |out| crate::report::page::json_data(out, "meta", &document))
 }
 
 #[cfg(test)]

@@ -87,7 +87,9 @@ impl Scale {
         let has = |is_small: bool| scene.segments.iter().any(|s| s.place.is_small == is_small);
         let (small, large) = (short(self.small), short(self.large));
         match (has(true), has(false)) {
-            (true, true) if small != large => format!("one column is {small} (small), {large} (large)"),
+            (true, true) if small != large => {
+                format!("one column is {small} (small), {large} (large)")
+            }
             (true, false) => format!("one column is {small}"),
             (false, false) => String::new(),
             _ => format!("one column is {large}"),
@@ -97,7 +99,8 @@ impl Scale {
 
 /// A size without digits that say nothing.
 pub fn short(size: Bytes) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let Some((unit, name)) = UNITS.into_iter().find(|(unit, _)| size.0 >= *unit) else {
         return format!("{} B", size.0);
     };

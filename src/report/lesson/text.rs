@@ -26,9 +26,12 @@ pub fn list_text(list: &ListDocument) -> String {
     let mut text = String::new();
     let width = list.lessons.iter().map(|row| row.name.len()).max().unwrap_or_default();
     for row in &list.lessons {
-        let _ = writeln!(text, "{:>4}  {BOLD}{:width$}{RESET}  {}", row.number, row.name, row.title);
+        let _ =
+            writeln!(text, "{:>4}  {BOLD}{:width$}{RESET}  {}", row.number, row.name, row.title);
     }
-    text.push_str("\nfragsim lesson NAME      step through one; on a terminal with the arrow keys\n");
+    text.push_str(
+        "\nfragsim lesson NAME      step through one; on a terminal with the arrow keys\n",
+    );
     text.push_str("fragsim lesson NAME --html lesson.html\n");
     text
 }
@@ -159,7 +162,8 @@ fn run_text(text: &mut String, played: &Played, with_steps: bool) {
     let labels = Labels::of(played);
     let scale = Scale::of(played, WIDTH - HEAD - 24);
     let marks = plain_marks(played);
-    let width = played.steps.iter().map(|step| step.text.chars().count()).max().unwrap_or(0).min(34);
+    let width =
+        played.steps.iter().map(|step| step.text.chars().count()).max().unwrap_or(0).min(34);
     let mut chapter = "";
     for (i, step) in played.steps.iter().enumerate() {
         let is_marked = marks.contains(&(i + 1));

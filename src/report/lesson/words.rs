@@ -150,7 +150,10 @@ fn handed_out(name: &str, alloc: &Allocated, new: Option<New>) -> String {
             format!("{name} takes {size}{rounded} there, {rest} stays free")
         }
         (Some(New::Range), None) => format!("{name} takes {size}{rounded} there"),
-        (None, Some(rest)) => format!("{name} is cut from a free block of {}: {size}{rounded}, {rest} stays free", size + rest),
+        (None, Some(rest)) => format!(
+            "{name} is cut from a free block of {}: {size}{rounded}, {rest} stays free",
+            size + rest
+        ),
         (None, None) => format!("{name} takes a free block of {size} whole{rounded}"),
     }
 }
@@ -161,9 +164,16 @@ fn went_back(step: &Step, name: &str, free: &FreeCompleted) -> String {
     let [before, after] = free.merged;
     match (before > Bytes::ZERO, after > Bytes::ZERO) {
         (false, false) => format!("{who} goes back to its pool: {} free", free.free.size),
-        (true, true) => format!("{who} joins the free blocks on both sides: {} free in one piece", free.free.size),
-        (true, false) => format!("{who} joins the free block before it: {} free in one piece", free.free.size),
-        (false, true) => format!("{who} joins the free block behind it: {} free in one piece", free.free.size),
+        (true, true) => format!(
+            "{who} joins the free blocks on both sides: {} free in one piece",
+            free.free.size
+        ),
+        (true, false) => {
+            format!("{who} joins the free block before it: {} free in one piece", free.free.size)
+        }
+        (false, true) => {
+            format!("{who} joins the free block behind it: {} free in one piece", free.free.size)
+        }
     }
 }
 
