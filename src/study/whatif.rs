@@ -4,7 +4,7 @@
 use crate::{
     base::{AllocId, Bytes, DeviceIndex, OpIndex, Release},
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
-    observe::{Count, DeviceStats, Peak, Record},
+    observe::{Count, DeviceStats, Peak, Record, StatsTally},
     sim::{
         AddressPolicy, AllocError, Allocator, CapacityLevels, Device, DeviceCalls, DeviceConfig,
         Observer, OnOom, Outcome, StoppedBy, replay_op,
@@ -198,7 +198,7 @@ pub(super) fn drive<W: Watch>(
 }
 
 /// Everything that [`whatif`] watches; `E` keeps or counts the events.
-type Full<E> = ((DeviceStats, Peak), E);
+type Full<E> = ((StatsTally, Peak), E);
 
 impl<E: Observer> Watch for Full<E> {
     #[inline]
@@ -228,15 +228,15 @@ fn full<E: Observer>(program: &Program, terms: &Terms, events: E) -> (Replayed, 
     let trace = &program.trace;
     let device = Device::new(terms.device(trace.device()));
     let mut model = PyTorch::new(terms.config(), device, trace.streams(), trace.pools());
-    let stats = DeviceStats::new(terms.conf.max_split_size);
-    let mut full: Full<E> = ((stats, Peak::default()), events);
+    let tally = StatsTally::new(terms.conf.max_split_size);
+    let mut full: Full<E> = ((tally, Peak::default()), events);
     let course = drive(program, terms, &mut model, &mut full);
-    let ((stats, peak), events) = full;
+    let ((tally, peak), events) = full;
     let replayed = Replayed {
         outcome: course.outcome,
         asked: course.asked,
         first_failure_asked: course.first_failure_asked,
-        stats,
+        stats: tally.stats(),
         peak,
         events: 0,
         record: Record::default(),
