@@ -5,7 +5,7 @@
 
 use fragsim::{
     base::{Addr, AllocId, Bytes, DeviceIndex, Id, PoolId, StreamHandle, StreamId},
-    source::json,
+    source::{json, packed},
     trace::{
         BlockLayout, BlockState, Control, EventMode, Layout, Op, SegmentLayout, Stream, Trace,
         TraceBuilder, script,
@@ -26,6 +26,9 @@ fn assert_same(left: &Trace, right: &Trace) {
     assert_eq!(left.start_ids(), right.start_ids());
     assert_eq!(left.ops(), right.ops());
     assert_eq!(left.controls(), right.controls());
+    for id in (0..left.alloc_count()).map(AllocId) {
+        assert_eq!(left.labels().get(id), right.labels().get(id));
+    }
 }
 
 fn to_json(trace: &Trace) -> String {
@@ -45,6 +48,11 @@ fn assert_round_trips(trace: &Trace) {
     let from_json = json::read(lines.as_bytes()).unwrap_or_else(|e| panic!("{e}\n{lines}"));
     assert_same(&from_json, trace);
     assert_eq!(to_json(&from_json), lines);
+
+    let bytes = packed::program_to_bytes(std::slice::from_ref(trace)).unwrap();
+    let from_packed = packed::from_bytes(&bytes).unwrap();
+    assert!(from_packed.is_program());
+    assert_same(&from_packed.traces[0], trace);
 }
 
 fn parse(text: &str) -> Trace {
@@ -89,11 +97,12 @@ device 1
 stream 1 handle 0x7f00aabbccd0 id 35
 pool (3,0)
 pool (0,1)
-start 0x7f0000000000 large | a 3MiB(3145000) | . 17MiB | ~ b 2MiB
+start 0x7f0000000000 large | a 3MiB(3145000) label kv_cache | . 17MiB | ~ b 2MiB
 start 0x7f0010000000 small expandable stream 1 pool (0,1) | c 512 | .  2096640(100)
 d = alloc 1536MiB stream 1
 e = alloc 512 pool (0,1)
-f = alloc 0 stream 2 pool (0,1)
+f = alloc 0 stream 2 pool (0,1) label activation
+g = alloc 1MiB label \"of two words; é\"
 free a
 free d pending
 completed d
@@ -153,6 +162,21 @@ fn every_operation_means_what_it_says() {
     assert_eq!(trace.ops()[4], Op::FreeCompleted(AllocId(1)));
     let controls = [Control::EmptyPool(PoolId(0, 4)), Control::Settings("x:1".to_owned())];
     assert_eq!(trace.controls().as_slice(), controls);
+}
+
+#[test]
+fn an_allocation_has_one_label() {
+    let trace = parse("a = alloc 1 label parameter; b = alloc 2; c = alloc 3 label parameter");
+    assert_eq!(trace.labels().names(), ["parameter"]);
+    let labels = [0, 1, 2].map(|n| trace.labels().get(AllocId(n)));
+    assert_eq!(labels, [Some("parameter"), None, Some("parameter")]);
+    refuses(
+        "a = alloc 1 label",
+        "line 1, column 18: the line ends where a label such as parameter should stand",
+    );
+    let many: String = (0..256).map(|n| format!("a{n} = alloc 1 label l{n}\n")).collect();
+    refuses(&many, "line 256, column 16: a trace holds at most 255 labels");
+    assert!(!to_json(&parse("a = alloc 1")).contains("label"));
 }
 
 #[test]
@@ -526,7 +550,11 @@ fn made_up(seed: u64, ops: usize) -> Trace {
             0..4 => {
                 let pool = if rng.random() { PoolId::DEFAULT } else { pool_id(rng) };
                 let pool = builder.pool(pool).unwrap();
-                live.push(builder.alloc(size(rng), stream, pool).unwrap());
+                let id = builder.alloc(size(rng), stream, pool).unwrap();
+                if rng.random_bool(0.5) {
+                    builder.label(id, ["parameter", "a b", ""].choose(rng).unwrap()).unwrap();
+                }
+                live.push(id);
             }
             4..7 if !live.is_empty() => {
                 let id = live.swap_remove(rng.random_range(0..live.len()));

@@ -4,6 +4,7 @@ mod addr;
 mod byte_range;
 mod bytes;
 mod ids;
+mod near;
 mod table;
 
 pub use addr::{Addr, Span};
@@ -14,4 +15,5 @@ pub use ids::{
     StreamId,
 };
 pub use ids::{ParseReleaseError, RELEASES};
+pub use near::near;
 pub use table::{Id, Table};

@@ -28,6 +28,12 @@ pub(super) fn run(args: &InspectArgs, output: &mut Output) -> anyhow::Result<Ans
             let histories = load::traces_of(snapshot).map(|(traces, _)| traces);
             of_recording(&overview, histories.as_deref())
         }
+        Input::Packed(packed) if packed.is_program() => {
+            let mut document = InspectDocument { kind: "trace", ..InspectDocument::default() };
+            document.devices =
+                packed.traces.iter().flat_map(|trace| of_trace(trace).devices).collect();
+            document
+        }
         Input::Packed(packed) => of_recording(&packed.overview, Ok(&packed.traces)),
         Input::Case(case) => of_case(&case),
         Input::Trace(trace) => of_trace(&trace),

@@ -79,7 +79,13 @@ pub(super) fn read(path: &Path, mut reader: impl BufRead) -> anyhow::Result<Inpu
             Ok(Input::Snapshot(Box::new(snapshot)))
         }
         Kind::Packed => {
-            let packed = packed::read(reader).with_context(name)?;
+            let mut packed = packed::read(reader).with_context(name)?;
+            if packed.is_program()
+                && packed.traces.len() == 1
+                && let Some(trace) = packed.traces.pop()
+            {
+                return Ok(Input::Trace(Box::new(trace)));
+            }
             Ok(Input::Packed(Box::new(packed)))
         }
         Kind::Html => bail!(

@@ -203,21 +203,27 @@ impl Reader {
             check_segment(start.segments.last(), &segment)?;
             start.segments.push(segment);
         }
-        let ids = builder.start(start).map_err(display)?;
-        for ((name, state), id) in active.into_iter().zip(ids) {
+        let ids = builder.start(start).map_err(display)?.to_vec();
+        for ((name, state, label), id) in active.into_iter().zip(ids) {
             names.check_unused(name)?;
-            names.set(name, *id, state, number);
+            names.set(name, id, state, number);
+            if let Some(label) = label {
+                builder.label(id, &label).map_err(display)?;
+            }
         }
         Ok(Self { builder, names, streams: header.streams.len(), pools })
     }
 
     fn op(&mut self, line: Line, number: usize) -> Result<(), String> {
         match line {
-            Line::Alloc { id: name, size, stream, pool } => {
+            Line::Alloc { id: name, size, stream, pool, label } => {
                 self.names.check_unused(name)?;
                 let stream = self.stream(stream)?;
                 let pool = self.pool(pool)?;
                 let id = self.builder.alloc(size, stream, pool).map_err(display)?;
+                if let Some(label) = label {
+                    self.builder.label(id, &label).map_err(display)?;
+                }
                 self.names.set(name, id, NameState::Live, number);
                 Ok(())
             }
@@ -315,11 +321,11 @@ fn check_private(pool: PoolId) -> Result<PoolId, String> {
 fn segment_from(
     segment: Segment,
     streams: &[(StreamHandle, u64)],
-    active: &mut Vec<(u64, NameState)>,
+    active: &mut Vec<(u64, NameState, Option<String>)>,
 ) -> Result<SegmentLayout, String> {
     let stream = check_stream(segment.stream, streams.len())?;
     let mut blocks = Vec::with_capacity(segment.blocks.len());
-    for Block { state, id, size, requested } in segment.blocks {
+    for Block { state, id, size, requested, label } in segment.blocks {
         let (name_state, state) = match state {
             State::ActiveAllocated => (Some(NameState::Live), BlockState::ActiveAllocated),
             State::ActivePendingFree => {
@@ -328,7 +334,10 @@ fn segment_from(
             State::Inactive => (None, BlockState::Inactive),
         };
         match (name_state, id) {
-            (Some(name_state), Some(id)) => active.push((id, name_state)),
+            (Some(name_state), Some(id)) => active.push((id, name_state, label)),
+            (None, None) if label.is_some() => {
+                return Err("an inactive block has no 'label'".to_owned());
+            }
             (None, None) => {}
             (Some(_), None) => {
                 return Err(format!("a block of state '{}' needs an 'id'", state.name()));
@@ -365,10 +374,12 @@ fn header_of(trace: &Trace) -> io::Result<Header> {
         })?;
         let blocks = segment.blocks.iter().map(|block| {
             let is_active = block.state != BlockState::Inactive;
-            let id = if is_active { ids.next().map(|id| u64::from(id.0)) } else { None };
+            let id = if is_active { ids.next() } else { None };
+            let label = id.and_then(|id| trace.labels().get(*id)).map(str::to_owned);
+            let id = id.map(|id| u64::from(id.0));
             let usual = if is_active { block.size } else { Bytes::ZERO };
             let requested = (block.requested != usual).then_some(block.requested);
-            Block { state: block.state.into(), id, size: block.size, requested }
+            Block { state: block.state.into(), id, size: block.size, requested, label }
         });
         Ok(Segment {
             addr: segment.addr,
@@ -396,6 +407,7 @@ fn line_of(trace: &Trace, op: &Op) -> io::Result<Line> {
             size: *size,
             stream: *stream,
             pool: pool.map_or(PoolId::DEFAULT, |pool| trace.pools()[pool]),
+            label: trace.labels().get(*id).map(str::to_owned),
         },
         Op::Free(free) => Line::Free { id: free.id.0.into(), pending: free.pending },
         Op::FreeCompleted(id) => Line::Completed { id: id.0.into() },

@@ -88,6 +88,15 @@ impl Program {
                 },
             }
         }
+        if !trace.labels().is_empty() {
+            for (old, new) in names.iter().enumerate() {
+                if let (Some(new), Some(label)) =
+                    (new, trace.labels().get(AllocId::from_index(old)))
+                {
+                    builder.label(*new, label)?;
+                }
+            }
+        }
         Ok(Self { trace: builder.build(), failed, reallocated })
     }
 

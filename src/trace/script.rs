@@ -7,7 +7,7 @@
 //!  script     = { line }
 //!  line       = [ statement { ";" statement } ] [ "#" comment ]
 //!  statement  = header (before the first operation) | operation
-//!  operation  = NAME "=" "alloc" SIZE ["stream" N] ["pool" POOL] | "free" NAME ["pending"] | …
+//!  operation  = NAME "=" "alloc" SIZE ["stream" N] ["pool" POOL] ["label" TEXT] | "free" NAME ["pending"] | …
 //! ```
 
 mod cursor;
@@ -27,7 +27,7 @@ use super::{
     BlockLayout, BlockState, Control, EventMode, Layout, Op, PoolIndex, SegmentLayout, Stream,
     Trace, TraceBuilder, TraceError,
 };
-use crate::base::{Addr, AllocId, Bytes, DeviceIndex, PoolId, StreamHandle, StreamId};
+use crate::base::{Addr, AllocId, Bytes, DeviceIndex, PoolId, StreamHandle, StreamId, near};
 
 /// Why a text is not a trace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -185,6 +185,8 @@ struct Parser<'a> {
     start: Layout,
     /// Active blocks of `start`.
     start_count: u32,
+    /// Labels of some of them.
+    start_labels: Vec<(AllocId, String)>,
     names: Names<&'a str>,
     /// The name of each allocation, if they are asked for.
     all_names: Vec<&'a str>,
@@ -202,6 +204,7 @@ impl<'a> Parser<'a> {
             declared_pools: Vec::new(),
             start: Layout::default(),
             start_count: 0,
+            start_labels: Vec::new(),
             names: Names::new(),
             all_names: Vec::new(),
             keeps_names: false,
@@ -328,7 +331,8 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `NAME SIZE`, `. SIZE` or `~ NAME SIZE`, each with the requested size in parentheses.
+    /// `NAME SIZE`, `. SIZE` or `~ NAME SIZE`, each with the requested size in parentheses; a name may
+    /// have a label behind it.
     fn start_block(&mut self, c: &mut Cursor<'a>) -> Result<BlockLayout, ScriptError> {
         let is_pending = c.eat('~');
         let state = if is_pending {
@@ -352,6 +356,10 @@ impl<'a> Parser<'a> {
             requested = c.size()?;
             c.punctuation(')', "the ')' after the requested size")?;
         }
+        if state != BlockState::Inactive && c.eat_word("label") {
+            let id = AllocId(self.start_count.saturating_sub(1));
+            self.start_labels.push((id, c.label()?));
+        }
         Ok(BlockLayout { size, requested, state })
     }
 
@@ -374,6 +382,9 @@ impl<'a> Parser<'a> {
             self.pools.insert(*pool, builder.pool(*pool).map_err(|e| e.to_string())?);
         }
         builder.start(std::mem::take(&mut self.start)).map_err(|e| e.to_string())?;
+        for (id, label) in std::mem::take(&mut self.start_labels) {
+            builder.label(id, &label).map_err(|e| e.to_string())?;
+        }
         Ok(builder)
     }
 
@@ -395,6 +406,8 @@ impl<'a> Parser<'a> {
             Some(pool) => self.pool_index(c, at, pool)?,
             None => None,
         };
+        let label_at = c.peek();
+        let label = if c.eat_word("label") { Some(c.label()?) } else { None };
         let builder = self.begin(c, at)?;
         let id = builder.alloc(size, stream, pool).map_err(|e| match e {
             TraceError::TooLarge { .. } => c.error(
@@ -403,6 +416,9 @@ impl<'a> Parser<'a> {
             ),
             other => c.error(at, other.to_string()),
         })?;
+        if let Some(label) = label {
+            builder.label(id, &label).map_err(|e| c.error(label_at, e.to_string()))?;
+        }
         self.named(name.text, id, NameState::Live, c);
         Ok(())
     }
@@ -545,30 +561,10 @@ pub(crate) fn check_segment(
 
 fn unknown_statement(word: &str) -> String {
     let word: String = word.chars().take(64).collect();
-    let near = KEYWORDS.map(|known| (edits(&word, known), known)).into_iter().min().filter(
-        |(edits, known)| {
-            // Half of a short word is another word.
-            *edits <= 3 && edits * 2 < known.len().max(4)
-        },
-    );
-    match near {
-        Some((_, known)) => format!("unknown statement '{word}'; did you mean '{known}'?"),
+    match near(&word, KEYWORDS) {
+        Some(known) => format!("unknown statement '{word}'; did you mean '{known}'?"),
         None => format!(
             "unknown statement '{word}'; write one such as 'a = alloc 3MiB', 'free a' or 'empty_cache'"
         ),
     }
-}
-
-/// Insertions, deletions and substitutions that make `b` of `a`.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
-            let substituted = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.chars().count()]
 }

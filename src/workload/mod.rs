@@ -10,9 +10,11 @@ mod error;
 mod label;
 mod parameter;
 pub mod programs;
+mod run;
 pub mod torch;
 
 pub use error::WorkloadError;
 pub use label::Label;
 pub use parameter::{Parameter, Parameters, Value, in_range};
 pub use programs::{Workload, catalogue};
+pub use run::{Synthesized, find, set, synthesize};

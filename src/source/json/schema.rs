@@ -70,6 +70,8 @@ pub(super) struct Block {
     pub size: Bytes,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +104,8 @@ pub(super) enum Line {
         stream: StreamId,
         #[serde(default, skip_serializing_if = "is_default")]
         pool: PoolId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
     },
     Free {
         id: u64,

@@ -5,7 +5,8 @@
 //! ```
 //! Numbers are little-endian. The checksum is over all that stands before it and the body. The body
 //! is the [bitcode](https://docs.rs/bitcode) encoding of `columns::File`, in a zstd frame (form 1)
-//! or as it is (form 0).
+//! or as it is (form 0). Of a program that was never recorded, the body is the encoding of its traces
+//! as JSON lines, in a zstd frame (form 3) or as it is (form 2).
 //!
 //! Of the formats tried on the recording `big_1m` (73 MB of pickle; 713,000 operations with 1,069,000
 //! events), both unpack the columns of `columns.rs` in a small part of the time that it takes to build
@@ -24,6 +25,7 @@
 mod columns;
 mod decode;
 mod encode;
+mod program;
 
 use std::io::Read;
 
@@ -39,6 +41,8 @@ const HEAD: usize = 28;
 /// How the body stands in the file.
 const STORED: u32 = 0;
 const ZSTD: u32 = 1;
+const PROGRAM_STORED: u32 = 2;
+const PROGRAM_ZSTD: u32 = 3;
 /// A body in zstd may unpack to this many times its size, and to [`SMALL`] in any case.
 const RATIO: u64 = 256;
 const SMALL: u64 = 16 << 20;
@@ -56,13 +60,20 @@ mod kind {
     pub(super) const CONTROL: u8 = 8;
 }
 
-/// A recording as it stands in a packed file.
+/// A recording, or a program that was never recorded, as it stands in a packed file.
 #[derive(Clone, Debug)]
 pub struct Packed {
     /// What is said of it as a whole.
     pub overview: Overview,
     /// The operations of every device that has a history, in the order of the devices.
     pub traces: Vec<Trace>,
+}
+
+impl Packed {
+    /// Whether no recording is behind it.
+    pub fn is_program(&self) -> bool {
+        self.traces.iter().all(|trace| trace.recorded().is_none())
+    }
 }
 
 /// Why a recording cannot be packed.
@@ -125,10 +136,27 @@ pub fn to_bytes(overview: &Overview, traces: &[Trace]) -> Result<Vec<u8>, PackEr
     let file = columns::File { overview: encode::overview(overview), traces };
     let body = bitcode::encode(&file);
     drop(file);
+    enclose(body, [STORED, ZSTD])
+}
+
+/// The packed form of programs that were never recorded, one trace a device: what was asked, and the
+/// labels.
+///
+/// # Errors
+/// When a trace holds a number that has no packed form.
+///
+/// # Complexity
+/// O(n) in the number of operations.
+pub fn program_to_bytes(traces: &[Trace]) -> Result<Vec<u8>, PackError> {
+    enclose(program::encode(traces)?, [PROGRAM_STORED, PROGRAM_ZSTD])
+}
+
+/// Puts the head before a body, which is compressed where that may be read again.
+fn enclose(body: Vec<u8>, [stored, zstd]: [u32; 2]) -> Result<Vec<u8>, PackError> {
     let small = zstd::bulk::compress(&body, LEVEL).map_err(PackError::Compress)?;
     let is_small = may_unpack_to(small.len()) >= body.len() as u64 && small.len() < body.len();
     let length = body.len() as u64;
-    let (form, body) = if is_small { (ZSTD, small) } else { (STORED, body) };
+    let (form, body) = if is_small { (zstd, small) } else { (stored, body) };
     let mut bytes = Vec::with_capacity(HEAD + body.len());
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
@@ -190,20 +218,23 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Packed, PackedFault> {
     let length = u64::from(word(16)) | u64::from(word(20)) << 32;
     let damaged = |what: String| PackedFault::Damaged { at: HEAD as u64, what };
     match word(12) {
-        STORED => decoded(body),
-        ZSTD => {
+        form @ (STORED | PROGRAM_STORED) => decoded(form, body),
+        form @ (ZSTD | PROGRAM_ZSTD) => {
             let length =
                 usize::try_from(length).ok().filter(|_| length <= may_unpack_to(body.len()));
             let length = length.ok_or_else(|| damaged("its length cannot be".to_owned()))?;
             let body =
                 zstd::bulk::decompress(body, length).map_err(|error| damaged(error.to_string()))?;
-            decoded(&body)
+            decoded(form, &body)
         }
         form => Err(damaged(format!("form {form} of the body is not known"))),
     }
 }
 
-fn decoded(body: &[u8]) -> Result<Packed, PackedFault> {
+fn decoded(form: u32, body: &[u8]) -> Result<Packed, PackedFault> {
+    if form >= PROGRAM_STORED {
+        return Ok(Packed { overview: Overview::default(), traces: program::decode(body)? });
+    }
     let file: columns::File = bitcode::decode(body)
         .map_err(|error| PackedFault::Damaged { at: HEAD as u64, what: error.to_string() })?;
     let overview = decode::overview(file.overview)?;

@@ -4,7 +4,7 @@ use super::ScriptError;
 use crate::base::{Bytes, PoolId};
 
 /// Ends a word, beside white space.
-const PUNCTUATION: [char; 9] = ['=', ';', '#', '(', ')', ',', '|', '~', '"'];
+pub(super) const PUNCTUATION: [char; 9] = ['=', ';', '#', '(', ')', ',', '|', '~', '"'];
 
 /// Longer words are not looked at: no number, size or keyword is that long.
 const LONGEST_NUMBER: usize = 64;
@@ -189,6 +189,19 @@ impl<'a> Cursor<'a> {
         }
         let word = self.peek();
         Err(self.expected(word, what))
+    }
+
+    /// What an allocation is for: a word, or text in quotes.
+    pub(super) fn label(&mut self) -> Result<String, ScriptError> {
+        self.skip_space();
+        if self.rest().starts_with('"') {
+            return self.text();
+        }
+        let word = self.word();
+        if word.text.is_empty() {
+            return Err(self.expected(word, "a label such as parameter"));
+        }
+        Ok(word.text.to_owned())
     }
 
     /// Text in quotes with `\"`, `\\`, `\n`, `\r`, `\t`; or else the rest of the statement.

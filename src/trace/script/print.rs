@@ -4,7 +4,7 @@ use std::fmt;
 
 use rustc_hash::FxHashMap;
 
-use super::streams::UNDECLARED;
+use super::{cursor::PUNCTUATION, streams::UNDECLARED};
 use crate::{
     base::{AllocId, Bytes, Id, PoolId, StreamHandle, StreamId},
     trace::{AllocOp, BlockState, Control, EventMode, Op, SegmentLayout, Stream, Trace},
@@ -66,6 +66,19 @@ impl fmt::Display for Size {
     }
 }
 
+/// A label: one word, or text in quotes.
+struct Label<'a>(&'a str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_word = |c: char| !c.is_whitespace() && !PUNCTUATION.contains(&c);
+        if !self.0.is_empty() && self.0.chars().all(is_word) {
+            return f.write_str(self.0);
+        }
+        quoted(f, self.0)
+    }
+}
+
 /// A text that the line format takes as one argument.
 struct Text<'a>(&'a str);
 
@@ -79,19 +92,23 @@ impl fmt::Display for Text<'_> {
         if is_plain {
             return f.write_str(text);
         }
-        f.write_str("\"")?;
-        for c in text.chars() {
-            match c {
-                '"' => f.write_str("\\\"")?,
-                '\\' => f.write_str("\\\\")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                c => write!(f, "{c}")?,
-            }
-        }
-        f.write_str("\"")
+        quoted(f, text)
     }
+}
+
+fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' => f.write_str("\\\"")?,
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
 }
 
 fn handles(trace: &Trace) -> FxHashMap<StreamHandle, usize> {
@@ -198,16 +215,20 @@ impl Printed<'_> {
                 BlockState::Inactive => " | .",
             };
             f.write_str(mark)?;
-            let mut usual = Bytes::ZERO;
+            let (mut usual, mut id) = (Bytes::ZERO, None);
             if block.state != BlockState::Inactive {
                 usual = block.size;
-                if let Some(id) = ids.next() {
+                id = ids.next();
+                if let Some(id) = id {
                     write!(f, " {}", self.names.name(*id))?;
                 }
             }
             write!(f, " {}", Size(block.size))?;
             if block.requested != usual {
                 write!(f, "({})", Size(block.requested))?;
+            }
+            if let Some(label) = id.and_then(|id| self.trace.labels().get(*id)) {
+                write!(f, " label {}", Label(label))?;
             }
         }
         writeln!(f)
@@ -222,6 +243,9 @@ impl Printed<'_> {
                 }
                 if let Some(pool) = alloc.pool {
                     write!(f, " pool {}", self.trace.pools()[pool])?;
+                }
+                if let Some(label) = self.trace.labels().get(alloc.id) {
+                    write!(f, " label {}", Label(label))?;
                 }
                 writeln!(f)
             }
