@@ -6,7 +6,7 @@
 //! it had saved.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     cmp::Ordering,
     collections::{BinaryHeap, HashMap},
     fmt,
@@ -36,6 +36,8 @@ pub(super) enum History {
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
     pub(super) grad: RefCell<Option<Tensor>>,
+    /// Whether a hook takes the gradient to the host as soon as it is there.
+    pub(super) leaves: Cell<bool>,
 }
 
 /// An operator that was recorded.
@@ -217,6 +219,9 @@ impl Torch {
             return;
         }
         let grad = if grad.is_only_reference() { grad } else { self.empty_like(&grad) };
+        if leaf.leaves.get() {
+            return;
+        }
         *leaf.grad.borrow_mut() = Some(grad.labelled(Label::Gradient));
     }
 

@@ -26,6 +26,7 @@ pub mod nn;
 mod ops;
 pub mod optim;
 mod reduce;
+pub mod scaler;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -152,6 +153,11 @@ impl Torch {
         self.0.unpacked.take();
         self.0.workspaces.take();
         traces
+    }
+
+    /// Number of devices.
+    pub fn devices(&self) -> usize {
+        self.0.memory.borrow().devices()
     }
 
     /// Memory for a tensor (`torch.empty`).

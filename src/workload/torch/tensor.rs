@@ -173,6 +173,14 @@ impl Tensor {
         }
     }
 
+    /// Gradients that arrive at this leaf go to the host at once
+    /// (`register_post_accumulate_grad_hook`).
+    pub fn send_gradients_away(&self) {
+        if let History::Leaf(leaf) = &self.history {
+            leaf.leaves.set(true);
+        }
+    }
+
     /// Sets the gradient of this leaf.
     pub fn set_grad(&self, grad: Tensor) {
         if let History::Leaf(leaf) = &self.history {
