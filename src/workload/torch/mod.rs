@@ -81,6 +81,8 @@ struct State {
     frames: RefCell<Frames>,
     /// Saved tensors that the running node has unpacked: let go after its incoming gradients.
     unpacked: RefCell<Vec<Tensor>>,
+    /// Those that a checkpoint made again: let go when its own code is done.
+    made_again: RefCell<Vec<Tensor>>,
     /// Library workspaces made so far: (device, stream, which).
     workspaces: RefCell<Vec<(usize, StreamId, &'static str, Tensor)>>,
 }
@@ -115,6 +117,7 @@ impl Torch {
             autocast: RefCell::default(),
             frames: RefCell::default(),
             unpacked: RefCell::default(),
+            made_again: RefCell::default(),
             workspaces: RefCell::default(),
         }))
     }
@@ -151,6 +154,7 @@ impl Torch {
         self.0.autocast.take();
         self.0.frames.take();
         self.0.unpacked.take();
+        self.0.made_again.take();
         self.0.workspaces.take();
         traces
     }

@@ -24,7 +24,7 @@ impl GradScaler {
     /// `scaler.step(optimizer)` and `scaler.update()`.
     pub fn step(&mut self, t: &Torch, optimizer: &mut dyn Optimizer) {
         let found = {
-            let _inverse = {
+            let inverse = {
                 let reciprocal = {
                     let _double = t.empty(&[], DType::I64);
                     t.empty(&[], DType::I64)
@@ -33,7 +33,12 @@ impl GradScaler {
                 drop(reciprocal);
                 inverse
             };
-            t.empty(&[], DType::F32)
+            let _found = t.empty(&[], DType::F32);
+            // Copies for the device of the gradients.
+            let found = t.empty(&[], DType::F32);
+            drop(t.empty(&[], DType::F32));
+            drop(inverse);
+            found
         };
         optimizer.step(t);
         drop(found);

@@ -111,7 +111,8 @@ fn sliced(t: &Torch, q: &Tensor, k: &Tensor, v: &Tensor, slice: u64) -> Tensor {
         at = at.saturating_add(slice.max(1));
     }
     let out = t.cat(&outs.iter().collect::<Vec<_>>(), &[pairs, n, e]);
-    let out = t.view(&out, &[b, h, n, e]);
+    let shape = [b, h, n, e];
+    let out = if apart { t.permuted(&out, &shape) } else { t.view(&out, &shape) };
     drop((q, k, v, mask));
     drop_list(outs);
     out

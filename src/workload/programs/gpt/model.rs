@@ -252,33 +252,24 @@ impl Gpt {
             .collect()
     }
 
-    /// The logits and the loss of predicting each next token; logits are made float32 for it.
+    /// The loss of predicting each next token; logits are made float32 for it. They are put into the
+    /// variable `kept`, which lets go of what was there.
     pub fn loss(
         &self,
         t: &Torch,
         ids: &Tensor,
         autocast: Option<DType>,
         training: bool,
-    ) -> (Tensor, Tensor) {
+        kept: &mut Option<Tensor>,
+    ) -> Tensor {
         t.autocast(autocast, || {
             let logits = self.forward(t, ids, training);
-            let (b, n, v) = (logits.dim(0), logits.dim(1), logits.dim(2));
-            let loss = t.on_device(self.shape.last_device(), || {
-                let wide = {
-                    let shifted = t.slice(&logits, &[b, n - 1, v]);
-                    if shifted.dtype() != DType::F32 {
-                        t.to(&shifted, DType::F32)
-                    } else if b > 1 {
-                        t.copy(&shifted)
-                    } else {
-                        shifted
-                    }
-                };
+            drop(kept.replace(logits.clone()));
+            t.on_device(self.shape.last_device(), || {
+                let wide = shifted(t, &logits);
                 let target = self.target(t, ids);
-                let wide = t.view(&wide, &[b * (n - 1), v]);
                 t.cross_entropy(&wide, &target)
-            });
-            (logits, loss)
+            })
         })
     }
 
@@ -294,6 +285,22 @@ impl Gpt {
         };
         t.to_device(&flat, self.shape.last_device())
     }
+}
+
+/// `logits[:, :-1].float().reshape(-1, vocab)`.
+fn shifted(t: &Torch, logits: &Tensor) -> Tensor {
+    let (b, n, v) = (logits.dim(0), logits.dim(1), logits.dim(2));
+    let wide = {
+        let shifted = t.slice(logits, &[b, n - 1, v]);
+        if shifted.dtype() != DType::F32 {
+            t.to(&shifted, DType::F32)
+        } else if b > 1 {
+            t.copy(&shifted)
+        } else {
+            shifted
+        }
+    };
+    t.view(&wide, &[b * (n - 1), v])
 }
 
 impl Shape {

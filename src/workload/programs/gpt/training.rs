@@ -149,16 +149,14 @@ impl Loop<'_> {
     fn forward(&mut self, t: &Torch, seq: u64) {
         let of = self.of;
         let ids = t.input(&[of.batch, seq], DType::I64);
-        let (logits, mut loss) = if of.keep_logits {
+        let autocast = of.autocast.dtype();
+        let mut loss = if of.keep_logits {
             drop(self.ids.replace(ids.clone()));
-            let (logits, loss) = self.model.loss(t, &ids, of.autocast.dtype(), true);
-            drop(self.logits.replace(logits));
-            (None, loss)
+            self.model.loss(t, &ids, autocast, true, &mut self.logits)
         } else {
-            let (logits, loss) = self.model.loss(t, &ids, of.autocast.dtype(), true);
-            (Some(logits), loss)
+            let mut logits = None;
+            self.model.loss(t, &ids, autocast, true, &mut logits)
         };
-        drop(logits);
         drop(ids);
         if of.accumulate > 0 {
             loss = t.scale(&loss);
@@ -218,7 +216,8 @@ impl Loop<'_> {
         for _ in 0..of.evaluate_batches {
             let one = || {
                 let ids = t.input(&[of.evaluate_batch, of.evaluate_seq], DType::I64);
-                let (logits, loss) = self.model.loss(t, &ids, of.autocast.dtype(), false);
+                let mut logits = None;
+                let loss = self.model.loss(t, &ids, of.autocast.dtype(), false, &mut logits);
                 drop(logits);
                 drop(ids);
                 drop(loss);

@@ -152,11 +152,11 @@ impl Torch {
         tape.finish(out, move |_, grad, _| vec![Some(grad.shaped(&of))])
     }
 
-    /// A gradient brought back to the sides and the type of an input that was repeated or cast.
+    /// A gradient brought back to the sides and the type of an input that was repeated or cast. A
+    /// side of one that the input has not is summed up, too.
     fn reduced_to(&self, grad: &Tensor, shape: &Rc<[u64]>, dtype: DType) -> Tensor {
-        let numbers = shape.iter().fold(1, |n: u64, side| n.saturating_mul(*side));
-        if numbers == grad.numel() {
-            return self.to(&grad.shaped(shape), dtype);
+        if grad.shape == *shape {
+            return self.to(grad, dtype);
         }
         let summed = self.empty(shape, grad.dtype());
         self.to(&summed, dtype)

@@ -38,11 +38,16 @@ impl Torch {
         self.workspace("cublaslt", CUBLASLT_WORKSPACE);
         let (of_x, of_w) = (Rc::clone(&x.shape), Rc::clone(&weight.shape));
         tape.finish(out, move |t, grad, wants| {
-            let (_x, _w) = (sx.unpack(t), sw.unpack(t));
+            let saved = (sx.unpack(t), sw.unpack(t));
             let dx = wants[0].then(|| t.empty(&of_x, grad.dtype()));
             let dw = wants[1].then(|| t.empty(&of_w, grad.dtype()));
+            // The engine sums up for the bias after the node's own code.
+            drop(saved);
+            t.let_go_of_made_again();
             let db = wants[2].then(|| t.column_sum(&grad));
-            vec![dx, dw, db]
+            // They are views of products of matrices.
+            let view = |x: Tensor| x.shaped(&x.shape);
+            vec![dx.map(view), dw.map(view), db]
         })
     }
 
@@ -57,7 +62,9 @@ impl Torch {
             let (_w, _x) = (sw.unpack(t), sx.unpack(t));
             let dw = wants[1].then(|| t.empty(&of_w, grad.dtype()));
             let dx = wants[0].then(|| t.empty(&of_x, grad.dtype()));
-            vec![dx, dw]
+            // They are views of products of matrices.
+            let view = |x: Tensor| x.shaped(&x.shape);
+            vec![dx.map(view), dw.map(view)]
         })
     }
 
