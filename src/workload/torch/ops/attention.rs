@@ -174,6 +174,11 @@ impl Torch {
     /// # Source
     /// `scenarios/attention_train_s512__math`: entries 255 to 299 forward, 1177 to 1217 backward.
     pub fn math_attention(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let (q, k, v) = (self.cast_input(q), self.cast_input(k), self.cast_input(v));
+        self.inside_operator(|| self.math(&q, &k, &v))
+    }
+
+    fn math(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let (b, h, n) = (q.dim(0), q.dim(1), q.dim(2));
         let from = q.dtype();
         let apart = b > 1 && h > 1;

@@ -35,7 +35,9 @@ impl Adam {
     fn state(t: &Torch, parameter: &Tensor, fused: bool) -> Vec<Tensor> {
         let moment = || t.state_like(parameter, parameter.dtype());
         // The fused step counts on the device, the others on the host.
-        let steps = fused.then(|| t.empty_as(&[], DType::F32, Label::OptimizerState));
+        let step = || t.empty_as(&[], DType::F32, Label::OptimizerState);
+        let device = parameter.device().unwrap_or(0);
+        let steps = fused.then(|| t.on_device(device, step));
         steps.into_iter().chain([moment(), moment()]).collect()
     }
 
@@ -89,5 +91,16 @@ impl Optimizer for Adam {
             let fused = self.kind == AdamKind::Fused;
             state.get_or_insert_with(|| Self::state(t, parameter, fused));
         }
+    }
+
+    fn load_states(&mut self, t: &Torch) {
+        for (parameter, state) in self.parameters.iter().zip(&mut self.states) {
+            // A count that was saved on the host comes to the device, too, and stays there.
+            state.get_or_insert_with(|| Self::state(t, parameter, true));
+        }
+    }
+
+    fn scales_gradients(&self) -> bool {
+        self.kind == AdamKind::Fused
     }
 }

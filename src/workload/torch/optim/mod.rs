@@ -28,6 +28,11 @@ pub trait Optimizer {
         self.make_states(t);
     }
 
+    /// Whether its step takes a GradScaler's scale itself.
+    fn scales_gradients(&self) -> bool {
+        false
+    }
+
     /// `optimizer.zero_grad(set_to_none=True)`.
     fn zero_grad(&self) {
         for parameter in self.parameters() {
