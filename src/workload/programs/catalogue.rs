@@ -26,10 +26,18 @@ pub struct Preset {
 
 /// Every program.
 pub fn catalogue() -> &'static [Entry] {
-    &[Entry {
-        name: "train",
-        about: "a GPT-like transformer in training: forward, backward, step",
-        make: || Box::<gpt::Train>::default(),
-        presets: gpt::PRESETS,
-    }]
+    &[
+        Entry {
+            name: "train",
+            about: "a GPT-like transformer in training: forward, backward, step",
+            make: || Box::<gpt::Train>::default(),
+            presets: gpt::PRESETS,
+        },
+        Entry {
+            name: "infer",
+            about: "a GPT-like transformer in inference, without a cache",
+            make: || Box::<gpt::Infer>::default(),
+            presets: gpt::PRESETS,
+        },
+    ]
 }

@@ -42,6 +42,14 @@ impl Torch {
         result
     }
 
+    /// Runs `f` without autocast, whose casts stay: the inside of an operator that casts its inputs.
+    pub(super) fn inside_operator<R>(&self, f: impl FnOnce() -> R) -> R {
+        let outer = self.0.autocast.borrow_mut().dtype.take();
+        let result = f();
+        self.0.autocast.borrow_mut().dtype = outer;
+        result
+    }
+
     /// The type that matrix products are done in here.
     pub fn autocast_dtype(&self) -> Option<DType> {
         self.0.autocast.borrow().dtype

@@ -6,7 +6,7 @@
 //! it had saved.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     cmp::Ordering,
     collections::{BinaryHeap, HashMap},
     fmt,
@@ -36,6 +36,8 @@ pub(super) enum History {
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
     pub(super) grad: RefCell<Option<Tensor>>,
+    /// Whether a hook takes the gradient to the host as soon as it is there.
+    pub(super) leaves: Cell<bool>,
 }
 
 /// An operator that was recorded.
@@ -158,7 +160,8 @@ impl Torch {
 
     /// Runs backward from a scalar.
     pub fn backward(&self, root: &Tensor) {
-        let grad = self.empty_like(root);
+        let grad =
+            self.on_device(root.device().unwrap_or(0), || self.empty_like(root));
         self.backward_with(root, &grad);
     }
 
@@ -190,6 +193,7 @@ impl Torch {
         let wants: Vec<bool> =
             node.edges.borrow().iter().map(|e| !matches!(e, History::None)).collect();
         let outputs = self.on_stream(node.stream, || apply(self, task.inputs, &wants));
+        self.let_go_of_made_again();
         // What was saved goes after the incoming gradients, first saved first.
         let unpacked = self.0.unpacked.take();
         unpacked.into_iter().for_each(drop);
@@ -217,18 +221,21 @@ impl Torch {
             return;
         }
         let grad = if grad.is_only_reference() { grad } else { self.empty_like(&grad) };
+        if leaf.leaves.get() {
+            return;
+        }
         *leaf.grad.borrow_mut() = Some(grad.labelled(Label::Gradient));
     }
 
-    /// `InputBuffer::accumulate`: in place where one of the two is not seen by others.
+    /// `InputBuffer::accumulate`: in the memory of the first, if that is not seen by others.
     fn accumulate(&self, old: Tensor, new: Tensor) -> Tensor {
-        if old.is_only_reference() {
-            old
-        } else if new.is_only_reference() {
-            new
-        } else {
-            self.empty_like(&old)
+        if old.takes_sums() {
+            return old;
         }
+        let sum = self.empty_like(&old);
+        drop(old);
+        drop(new);
+        sum
     }
 }
 

@@ -6,7 +6,11 @@
 
 use std::{cell::RefCell, fmt, rc::Rc};
 
-use super::{Torch, autocast::Autocast, tensor::Tensor};
+use super::{
+    Torch,
+    autocast::Autocast,
+    tensor::{Tensor, drop_list},
+};
 use crate::workload::Label;
 
 /// A tensor that a node keeps for its backward.
@@ -23,12 +27,12 @@ pub enum Saved {
 impl Saved {
     /// The tensor, made again if need be. It goes when the node that asked is done.
     pub fn unpack(self, torch: &Torch) -> Option<Tensor> {
-        let tensor = match self {
+        let (tensor, kept) = match self {
             Self::Nothing => return None,
-            Self::Tensor(tensor) => tensor,
-            Self::Again(frame, i) => frame.get(torch, i)?,
+            Self::Tensor(tensor) => (tensor, &torch.0.unpacked),
+            Self::Again(frame, i) => (frame.get(torch, i)?, &torch.0.made_again),
         };
-        torch.0.unpacked.borrow_mut().push(tensor.clone());
+        kept.borrow_mut().push(tensor.clone());
         Some(tensor)
     }
 }
@@ -95,6 +99,12 @@ impl Frames {
 }
 
 impl Torch {
+    /// The end of a node's own code: tensors that were made again were its variables. What it had
+    /// saved itself stays until its incoming gradients are gone.
+    pub(super) fn let_go_of_made_again(&self) {
+        drop_list(self.0.made_again.take());
+    }
+
     pub(super) fn save(&self, tensor: &Tensor) -> Saved {
         let mut frames = self.0.frames.borrow_mut();
         let frames = &mut *frames;

@@ -26,6 +26,7 @@ pub mod nn;
 mod ops;
 pub mod optim;
 mod reduce;
+pub mod scaler;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,8 @@ struct State {
     frames: RefCell<Frames>,
     /// Saved tensors that the running node has unpacked: let go after its incoming gradients.
     unpacked: RefCell<Vec<Tensor>>,
+    /// Those that a checkpoint made again: let go when its own code is done.
+    made_again: RefCell<Vec<Tensor>>,
     /// Library workspaces made so far: (device, stream, which).
     workspaces: RefCell<Vec<(usize, StreamId, &'static str, Tensor)>>,
 }
@@ -114,6 +117,7 @@ impl Torch {
             autocast: RefCell::default(),
             frames: RefCell::default(),
             unpacked: RefCell::default(),
+            made_again: RefCell::default(),
             workspaces: RefCell::default(),
         }))
     }
@@ -150,8 +154,14 @@ impl Torch {
         self.0.autocast.take();
         self.0.frames.take();
         self.0.unpacked.take();
+        self.0.made_again.take();
         self.0.workspaces.take();
         traces
+    }
+
+    /// Number of devices.
+    pub fn devices(&self) -> usize {
+        self.0.memory.borrow().devices()
     }
 
     /// Memory for a tensor (`torch.empty`).

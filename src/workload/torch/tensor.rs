@@ -94,11 +94,13 @@ pub struct Tensor {
     pub(super) shape: Rc<[u64]>,
     pub(super) dtype: DType,
     pub(super) history: History,
+    /// Whether it is a view, which holds the tensor that it looks at.
+    pub(super) view: bool,
 }
 
 impl Tensor {
     pub(super) fn of(storage: Rc<Storage>, shape: &[u64], dtype: DType) -> Self {
-        Self { storage, shape: shape.into(), dtype, history: History::None }
+        Self { storage, shape: shape.into(), dtype, history: History::None, view: false }
     }
 
     /// Its sides.
@@ -148,7 +150,7 @@ impl Tensor {
     /// differentiates. [`Torch::view`] keeps the history.
     #[must_use]
     pub fn shaped(&self, shape: &[u64]) -> Self {
-        Self { shape: shape.into(), history: History::None, ..self.clone() }
+        Self { shape: shape.into(), history: History::None, view: true, ..self.clone() }
     }
 
     /// Turns it into a leaf that collects a gradient (`requires_grad_()`).
@@ -173,6 +175,14 @@ impl Tensor {
         }
     }
 
+    /// Gradients that arrive at this leaf go to the host at once
+    /// (`register_post_accumulate_grad_hook`).
+    pub fn send_gradients_away(&self) {
+        if let History::Leaf(leaf) = &self.history {
+            leaf.leaves.set(true);
+        }
+    }
+
     /// Sets the gradient of this leaf.
     pub fn set_grad(&self, grad: Tensor) {
         if let History::Leaf(leaf) = &self.history {
@@ -183,6 +193,11 @@ impl Tensor {
     /// Whether nobody else looks at its memory, so that an operator may write its result there.
     pub(super) fn is_only_reference(&self) -> bool {
         Rc::strong_count(&self.storage) == 1
+    }
+
+    /// Whether another gradient may be added in its memory: it is no view, and nobody else looks.
+    pub(super) fn takes_sums(&self) -> bool {
+        !self.view && self.is_only_reference()
     }
 
     /// Says what it is for.

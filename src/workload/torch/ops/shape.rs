@@ -16,6 +16,29 @@ impl Torch {
         tape.finish(out, move |t, grad, _| vec![Some(t.to(&grad, from))])
     }
 
+    /// `x.to(device)`: a copy there. Its gradient is copied back.
+    pub fn to_device(&self, x: &Tensor, device: usize) -> Tensor {
+        let Some(from) = x.device().filter(|from| *from != device) else { return x.clone() };
+        let tape = self.tape(&[x]);
+        let out = self.on_device(device, || self.empty_like(x));
+        // The node belongs to the device that the gradient goes to.
+        self.on_device(from, || {
+            tape.finish(out, move |t, grad, _| vec![Some(t.empty_like(&grad))])
+        })
+    }
+
+    /// `x.to("cpu")`: nothing on the device, but the graph goes with it.
+    pub fn to_host(&self, x: &Tensor) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.host(x.shape(), x.dtype());
+        tape.finish(out, |t, grad, _| vec![Some(t.empty_like(&grad))])
+    }
+
+    /// A tensor like this one that comes from a file, on the same device.
+    pub fn loaded(&self, x: &Tensor) -> Tensor {
+        self.on_device(x.device().unwrap_or(0), || self.empty_like(x))
+    }
+
     /// A copy in the usual order (`contiguous()` of a tensor that is not, `reshape` of one that
     /// cannot be looked at so, `clone()`).
     pub fn copy(&self, x: &Tensor) -> Tensor {

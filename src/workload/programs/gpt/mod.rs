@@ -1,0 +1,81 @@
+//! A GPT-like transformer: training and inference.
+
+mod attention;
+mod choices;
+mod infer;
+mod lengths;
+mod model;
+mod train;
+mod training;
+
+pub use attention::Attention;
+pub use choices::{
+    Checkpoint, EmptyCache, LossLife, Mode, Offload, OptimizerKind, Outputs, Precision, Resume,
+    StateBirth, SumLoss, ZeroGrad,
+};
+pub use infer::Infer;
+pub use lengths::{Distribution, Lengths};
+pub use model::{Block, Gpt, Pieces, Shape};
+pub use train::Train;
+
+use super::Preset;
+use crate::workload::{WorkloadError, parameter::in_range};
+
+/// Well-known sizes.
+pub(super) const PRESETS: &[Preset] = &[
+    Preset { name: "gpt2-small", values: &[("context", "1024"), ("seq", "1024")] },
+    Preset {
+        name: "gpt2-medium",
+        values: &[
+            ("layers", "24"),
+            ("width", "1024"),
+            ("heads", "16"),
+            ("context", "1024"),
+            ("seq", "1024"),
+        ],
+    },
+    Preset {
+        name: "gpt2-large",
+        values: &[
+            ("layers", "36"),
+            ("width", "1280"),
+            ("heads", "20"),
+            ("context", "1024"),
+            ("seq", "1024"),
+            ("batch", "4"),
+        ],
+    },
+    Preset {
+        name: "gpt2-xl",
+        values: &[
+            ("layers", "48"),
+            ("width", "1600"),
+            ("heads", "25"),
+            ("context", "1024"),
+            ("seq", "1024"),
+            ("batch", "2"),
+        ],
+    },
+];
+
+/// Sizes of a model that cannot be.
+fn check_sizes(shape: &Shape) -> Result<(), WorkloadError> {
+    in_range("layers", shape.layers, 1..=1000)?;
+    in_range("width", shape.width, 1..=1 << 20)?;
+    in_range("heads", shape.heads, 1..=4096)?;
+    if !shape.width.is_multiple_of(shape.heads) {
+        let message = format!("{} heads do not divide a width of {}", shape.heads, shape.width);
+        return Err(WorkloadError::parameter("heads", message));
+    }
+    let head = shape.width / shape.heads;
+    if shape.attention.is_fused() && !(head.is_multiple_of(8) && head <= 256) {
+        let message = format!(
+            "a head of {head} numbers does not go with this attention, which takes a multiple of 8 \
+             up to 256: choose other heads, or attention naive or math"
+        );
+        return Err(WorkloadError::parameter("heads", message));
+    }
+    in_range("vocab", shape.vocab, 1..=1 << 30)?;
+    in_range("context", shape.context, 2..=1 << 30)?;
+    in_range("slice", shape.slice, 1..=1 << 30)
+}
