@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt};
+use super::{Workload, adversarial, convert, cuda_graphs, fsdp, gpt, kv_cache};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,36 @@ pub fn catalogue() -> &'static [Entry] {
             about: "a GPT-like transformer in inference, without a cache",
             make: || Box::<gpt::Infer>::default(),
             presets: gpt::PRESETS,
+        },
+        Entry {
+            name: "fsdp",
+            about: "sharded training (ZeRO 1 to 3, FSDP), as one of the devices sees it",
+            make: || Box::<fsdp::Fsdp>::default(),
+            presets: fsdp::PRESETS,
+        },
+        Entry {
+            name: "kv-cache",
+            about: "requests come and go; their keys and values grow, are reserved, or are paged",
+            make: || Box::<kv_cache::KvCache>::default(),
+            presets: kv_cache::PRESETS,
+        },
+        Entry {
+            name: "convert",
+            about: "weights are converted on the device, layer by layer, while they are loaded",
+            make: || Box::<convert::Convert>::default(),
+            presets: convert::PRESETS,
+        },
+        Entry {
+            name: "cuda-graphs",
+            about: "inference captured in CUDA graphs of several batch sizes, in private pools",
+            make: || Box::<cuda_graphs::CudaGraphs>::default(),
+            presets: cuda_graphs::PRESETS,
+        },
+        Entry {
+            name: "adversarial",
+            about: "made to fragment: Robson's worst case, combs, orders, growth, random churn",
+            make: || Box::<adversarial::Adversarial>::default(),
+            presets: adversarial::PRESETS,
         },
     ]
 }
