@@ -329,7 +329,7 @@ impl Engine {
         let inputs = self.waiting.entry(key).or_insert_with(|| vec![None; slots]);
         if let Some(grad) = grad {
             inputs[at] = Some(match inputs[at].take() {
-                Some(old) => torch.accumulate(old, &grad),
+                Some(old) => torch.accumulate(old, grad),
                 None => grad,
             });
         }
