@@ -6,6 +6,7 @@
 mod args;
 mod compare;
 mod explain;
+mod file;
 mod fit;
 mod inspect;
 mod lesson;

@@ -1,12 +1,13 @@
 //! `fragsim replay`.
 
-use std::{fs::File, io::BufWriter, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::{
     Answer,
     args::{Format, OnOomArg, ReplayArgs},
+    file::write_file,
     output::Output,
     plan::{NO_LIMIT, Plan, Source, plan},
     progress,
@@ -159,10 +160,5 @@ fn write_events(path: &Path, replayed: &Replayed, output: &mut Output) -> anyhow
         events::write(&replayed.record.events, &mut text)?;
         return output.write(std::str::from_utf8(&text)?);
     }
-    let file =
-        File::create(path).with_context(|| format!("{}: cannot be written", path.display()))?;
-    let mut file = BufWriter::new(file);
-    events::write(&replayed.record.events, &mut file)
-        .and_then(|()| std::io::Write::flush(&mut file))
-        .with_context(|| format!("{}: cannot be written", path.display()))
+    write_file(path, |mut out| events::write(&replayed.record.events, &mut out))
 }

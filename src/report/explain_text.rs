@@ -419,7 +419,7 @@ fn remedies(document: &ExplainDocument, out: &mut String) {
             Change::OwnPool(n) => {
                 format!("{} in a pool apart (MemPool)", count(*n as u64, "block"))
             }
-            Change::OwnPoolOfPlaces(n) => format!("all {n} of those places in a pool apart"),
+            Change::OwnPoolOfPlaces(n) => format!("all {n} of their places in a pool"),
         };
         let mark = if remedy.served { "yes" } else { "no" };
         let _ = writeln!(out, "  {mark:<4}{name:<36}  {}", outcome_of(remedy));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{BASE, Files, entry, pickle, run, shared, snapshot, snapshot_with, text};
 
 /// Every key with the type of its value, one a line, `stats` left out.
-fn shape(value: &Value) -> String {
+pub(crate) fn shape(value: &Value) -> String {
     fn walk(value: &Value, at: &str, out: &mut Vec<String>) {
         let kind = match value {
             Value::Null => "null",

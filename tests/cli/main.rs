@@ -11,4 +11,5 @@ mod explain;
 mod explain_trace;
 mod many;
 mod packed;
+mod shapes;
 mod support;

@@ -1,17 +1,12 @@
-//! What `plot`, `report` and `series` have in common: replays to be watched, and files that are
-//! either written whole or not at all.
+//! What `plot`, `report` and `series` have in common: replays to be watched.
 
 pub(super) mod plot;
 pub(super) mod report;
 pub(super) mod series;
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
 use super::{
@@ -154,63 +149,5 @@ impl Watched {
         let is_request = |failure: &StoppedBy| failure.asked.is_some();
         let fails = replayed.outcome.first_failure.as_ref().is_some_and(is_request);
         (fails || fails_again).then(|| first_failure(&self.program, &self.terms)).flatten()
-    }
-}
-
-/// Writes a file beside its place and moves it there when it is whole; `-` is standard output.
-/// Nobody ever sees half of one.
-pub(super) fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> anyhow::Result<()> {
-    if path == Path::new("-") {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let written = write(&mut out).and_then(|()| out.flush());
-        return written.context("standard output cannot be written");
-    }
-    let name = || format!("{}: cannot be written", path.display());
-    if path.is_dir() {
-        bail!("{}: this is a folder; name a file", path.display());
-    }
-    // A device or a pipe is written to; a link is followed.
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if real.metadata().is_ok_and(|file| !file.is_file()) {
-        let mut out = BufWriter::new(File::create(&real).with_context(name)?);
-        return write(&mut out).and_then(|()| out.flush()).with_context(name);
-    }
-    let folder = real.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".fragsim-");
-    // As any new file: readable for those whom the user's mask lets read it.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut new = builder.tempfile_in(folder.unwrap_or(Path::new("."))).with_context(name)?;
-    let mut out = BufWriter::with_capacity(1 << 16, new.as_file_mut());
-    write(&mut out).and_then(|()| out.flush()).with_context(name)?;
-    drop(out);
-    new.as_file().sync_all().with_context(name)?;
-    new.persist(&real).map_err(|error| error.error).with_context(name)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_written_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("page.html");
-        let fails = |out: &mut dyn Write| {
-            out.write_all(b"half")?;
-            Err(io::Error::from(io::ErrorKind::StorageFull))
-        };
-        let names = || std::fs::read_dir(folder.path()).unwrap().count();
-        let error = write_file(&path, fails).unwrap_err();
-        assert!(format!("{error:#}").contains("page.html: cannot be written: "), "{error:#}");
-        assert_eq!(names(), 0);
-        write_file(&path, |out| out.write_all(b"whole")).unwrap();
-        write_file(&path, fails).unwrap_err();
-        assert_eq!((std::fs::read(&path).unwrap(), names()), (b"whole".to_vec(), 1));
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
-use super::{Source, WatchArgs, Watched, write_file};
+use super::{Source, WatchArgs, Watched};
 use crate::{
     base::OpIndex,
-    cli::{Answer, output::Output},
+    cli::{Answer, file::write_file, output::Output},
     report::{
         plot::{Picture, ThemeName},
         replay::ReplayDocument,

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use super::{Source, WatchArgs, Watched, write_file};
+use super::{Source, WatchArgs, Watched};
 use crate::{
     base::Bytes,
-    cli::{Answer, output::Output, stacks::Stacks},
+    cli::{Answer, file::write_file, output::Output, stacks::Stacks},
     report::page::{self, MAX_BLOCKS, Shown},
     study::timeline::Detail,
 };

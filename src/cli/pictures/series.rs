@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Source, WatchArgs, write_file};
-use crate::{cli::Answer, report::series, study::timeline::Detail};
+use super::{Source, WatchArgs};
+use crate::{
+    cli::{Answer, file::write_file},
+    report::series,
+    study::timeline::Detail,
+};
 
 /// Write memory over time for other programs: CSV, JSON or trace events
 ///

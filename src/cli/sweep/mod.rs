@@ -179,13 +179,13 @@ fn format(args: &SweepArgs) -> anyhow::Result<SweepFormat> {
 impl<'a> Sweep<'a> {
     fn new(args: &'a SweepArgs) -> anyhow::Result<Self> {
         let mut confs: Vec<String> = args.conf.clone();
-        for grid in &args.conf_grid {
-            confs.extend(
-                grids::lines(grid).map_err(|error| anyhow::anyhow!("--conf-grid {error}"))?,
-            );
-        }
         for conf in &confs {
             check_conf(conf, args.many.torch)?;
+        }
+        for grid in &args.conf_grid {
+            let lines =
+                grids::lines(grid).map_err(|error| anyhow::anyhow!("--conf-grid {error}"))?;
+            confs.extend(usable(lines, args.many.torch)?);
         }
         if args.common {
             let takes = |conf: &&str| match args.many.torch {
@@ -426,6 +426,31 @@ fn check_conf(conf: &str, torch: Option<Release>) -> anyhow::Result<()> {
     match torch {
         None if RELEASES.into_iter().any(takes) => Ok(()),
         torch => many::parsed(conf, torch.unwrap_or(Release::NEWEST)).map(drop),
+    }
+}
+
+/// The lines of a grid without the combinations that are no settings; an error if all are none.
+fn usable(mut lines: Vec<String>, torch: Option<Release>) -> anyhow::Result<Vec<String>> {
+    let all = lines.len();
+    let mut first = None;
+    lines.retain(|line| match check_conf(line, torch) {
+        Ok(()) => true,
+        Err(error) => {
+            first.get_or_insert(error);
+            false
+        }
+    });
+    match first {
+        Some(error) if lines.is_empty() => Err(error),
+        Some(error) => {
+            let left_out = all - lines.len();
+            say(&format!(
+                "{left_out} of {all} settings of the grid are refused and left out, the first as {}",
+                in_words(&error)
+            ));
+            Ok(lines)
+        }
+        None => Ok(lines),
     }
 }
 
