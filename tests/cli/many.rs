@@ -100,7 +100,7 @@ fn compare_refuses_what_it_cannot_use() {
     check_refused(
         &["compare", STRANDED, "--capacity", "RTX 9999"],
         expect![
-            "error: invalid value 'RTX 9999' for '--capacity <SIZE>': there is no card 'RTX 9999' in the table: see fragsim fit --gpus, or give a size"
+            "error: invalid value 'RTX 9999' for '--capacity <SIZE>': there is no card 'RTX 9999'; give a size such as 24GiB, or: RTX 2080 Ti, T4, V100 16GB, A10, L4, RTX 4090, RTX 3090, RTX 5090, V100 32GB, A100 40GB, L40S, A100 80GB, H100 80GB, H200, B200"
         ],
     );
     check_refused(
