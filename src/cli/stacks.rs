@@ -139,12 +139,12 @@ mod tests {
     #[test]
     fn own_files_are_told_from_those_of_libraries() {
         let own = [
-            "/home/me/train.py",
+            "/data/me/train.py",
             "train.py",
-            "/home/me/lib/python/train.py",
-            "/home/me/python3/lib.py",
+            "/data/me/lib/python/train.py",
+            "/data/me/python3/lib.py",
             "C:\\me\\train.py",
-            "/tmp/ipykernel_77/1234.py",
+            "/var/ipykernel_77/1234.py",
             "<ipython-input-3-abc>",
             "<stdin>",
         ];
