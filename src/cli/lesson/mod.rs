@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Answer, args::Format, output::Output, file::write_file};
+use super::{Answer, args::Format, file::write_file, output::Output};
 use crate::{
     lesson::{Lesson, SHELF, Told, find},
     report::{
