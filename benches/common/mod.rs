@@ -13,7 +13,7 @@ use std::{
 use fragsim::{
     base::{Bytes, DeviceIndex, Release},
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
-    observe::{DeviceStats, Record},
+    observe::{Record, StatsTally},
     sim::{Allocator as _, Device, DeviceConfig, Observer, OnOom, replay_op, replay_range},
     source::snapshot,
     study::whatif::{Program, Start},
@@ -117,7 +117,7 @@ impl Watch {
     pub(crate) fn with(self, kept: &mut Record, run: impl Run) {
         match self {
             Self::Bare => run.run(&mut ()),
-            Self::Stats => run.run(&mut DeviceStats::new(Bytes::MAX)),
+            Self::Stats => run.run(&mut StatsTally::new(Bytes::MAX)),
             Self::Record => run.run(kept),
         }
     }

@@ -8,7 +8,7 @@
 //!                  ├─ MemorySeries  requested, allocated, active, reserved over time
 //!                  ├─ Lives       from when to when each block and segment is there
 //!                  ├─ FragmentationSeries  free, largest free block, … over time
-//!                  ├─ DeviceStats every number of memory_stats()
+//!                  ├─ StatsTally  every number of memory_stats(), as DeviceStats
 //!                  └─ Check       the judge: is what was told possible at all?
 //! ```
 
@@ -31,4 +31,4 @@ pub use lives::{BlockLife, Lives, Mark, MarkKind, NEVER, SegmentLife};
 pub use peak::{Moment, Peak};
 pub use record::Record;
 pub use series::{Bucket, Levels, MemorySeries};
-pub use stats::{Columns, DeviceStats, Stat};
+pub use stats::{Columns, DeviceStats, Stat, StatsTally};

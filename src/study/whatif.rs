@@ -4,7 +4,7 @@
 use crate::{
     base::{AllocId, Bytes, DeviceIndex, OpIndex, Release},
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
-    observe::{Count, DeviceStats, Peak, Record},
+    observe::{Count, DeviceStats, Peak, Record, StatsTally},
     sim::{
         AddressPolicy, AllocError, Allocator, CapacityLevels, Device, DeviceCalls, DeviceConfig,
         Observer, OnOom, Outcome, StoppedBy, replay_op,
@@ -130,7 +130,7 @@ pub(super) trait Watch: Observer {
 }
 
 impl Watch for Count {}
-impl Watch for DeviceStats {}
+impl Watch for StatsTally {}
 impl Watch for Record {}
 
 impl Watch for Peak {
@@ -243,15 +243,15 @@ pub(super) fn full<E: Watch>(program: &Program, terms: &Terms, events: E) -> (Re
     let trace = &program.trace;
     let device = Device::new(terms.device(trace.device()));
     let mut model = PyTorch::new(terms.config(), device, trace.streams(), trace.pools());
-    let stats = DeviceStats::new(terms.conf.max_split_size);
-    let mut full = ((stats, Peak::default()), events);
+    let tally = StatsTally::new(terms.conf.max_split_size);
+    let mut full = ((tally, Peak::default()), events);
     let course = drive(program, terms, &mut model, &mut full);
-    let ((stats, peak), events) = full;
+    let ((tally, peak), events) = full;
     let replayed = Replayed {
         outcome: course.outcome,
         asked: course.asked,
         first_failure_asked: course.first_failure_asked,
-        stats,
+        stats: tally.stats(),
         peak,
         events: 0,
         record: Record::default(),

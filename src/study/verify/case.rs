@@ -7,7 +7,7 @@ use super::{Difference, LayoutVerdict, Verdict};
 use crate::{
     base::{AllocId, Bytes, DeviceIndex, Release, StreamId, Table},
     models::pytorch::{PyTorch, PyTorchConfig},
-    observe::{Columns, DeviceStats, Record, Stat},
+    observe::{Columns, DeviceStats, Record, Stat, StatsTally},
     sim::{AddressPolicy, AllocError, Allocator, Device, DeviceConfig},
     trace::{
         AllocOp, Answer, Asked, BlockState, Case, CaseAddresses, CaseSetup, CaseStep, Control,
@@ -18,7 +18,7 @@ use crate::{
 /// What runs a case: an allocator for each device, and the script's names.
 struct Runner {
     release: Release,
-    devices: Vec<(PyTorch, DeviceStats)>,
+    devices: Vec<(PyTorch, StatsTally)>,
     current: usize,
     /// Which device and allocation a name stands for.
     names: FxHashMap<i64, (usize, AllocId)>,
@@ -102,7 +102,7 @@ impl Runner {
                 events: setup.events,
                 ..PyTorchConfig::new(release)
             };
-            let stats = DeviceStats::new(conf.max_split_size);
+            let stats = StatsTally::new(conf.max_split_size);
             (PyTorch::new(config, device_of(setup, index), &streams, &Table::default()), stats)
         });
         Ok(Self {
@@ -200,7 +200,7 @@ impl Runner {
     fn query(&mut self, query: &Query, records: &mut [Record]) -> Result<Answer, AllocError> {
         let (model, stats) = &mut self.devices[self.current];
         Ok(match query {
-            Query::Stats => Answer::Stats(stats_json(stats, self.release)),
+            Query::Stats => Answer::Stats(stats_json(&stats.stats(), self.release)),
             Query::Snapshot(pool) => {
                 let mut all = Vec::new();
                 for (index, (model, _)) in self.devices.iter_mut().enumerate() {
@@ -249,7 +249,7 @@ impl Runner {
             }
         }
         let recorded = stats_text(&case.end_stats);
-        let modelled = stats_text(&stats_json(&self.devices[0].1, self.release));
+        let modelled = stats_text(&stats_json(&self.devices[0].1.stats(), self.release));
         compare_layouts("the end", &case.end, &layouts).or_else(|| {
             (recorded != modelled).then(|| {
                 let (recorded, modelled) = first_line_that_differs(&recorded, &modelled);

@@ -1,13 +1,17 @@
-//! [`DeviceStats`]: every number of `torch.cuda.memory_stats()`.
+//! [`DeviceStats`]: every number of `torch.cuda.memory_stats()`, and [`StatsTally`], which makes them.
 //!
 //! # Source
 //! `c10/core/CachingDeviceAllocator.h` (`DeviceStats`), `torch/cuda/memory.py` (`memory_stats`).
+
+mod tally;
+
+pub use self::tally::StatsTally;
 
 use std::collections::BTreeMap;
 
 use crate::{
     base::{Bytes, PoolId, Release},
-    sim::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment, StartBlock},
+    sim::{Place, Segment, StartBlock},
     trace::BlockState,
 };
 
@@ -18,7 +22,7 @@ pub struct Stat {
     pub current: i64,
     /// Largest since the last reset of peaks.
     pub peak: i64,
-    /// Sum of increases since the last reset of totals.
+    /// Sum of increases since the last reset of totals; wraps around as PyTorch's does.
     pub allocated: i64,
     /// [`Self::current`] at the last reset of totals.
     base: i64,
@@ -28,22 +32,14 @@ impl Stat {
     /// Sum of decreases since the last reset of totals. Follows from the other three, so that a
     /// decrease touches one number.
     pub fn freed(&self) -> i64 {
-        self.base + self.allocated - self.current
+        self.base.wrapping_add(self.allocated).wrapping_sub(self.current)
     }
 
-    #[inline]
-    fn increase(&mut self, n: i64) {
-        self.current += n;
-        self.allocated += n;
-        // Seldom true, and foreseen.
-        if self.current > self.peak {
-            self.peak = self.current;
-        }
-    }
-
-    #[inline]
-    fn decrease(&mut self, n: i64) {
-        self.current -= n;
+    /// An increase and a decrease since, of which the present value may be a peak.
+    fn change(&mut self, up: i64, down: i64) {
+        self.current = self.current.wrapping_add(up).wrapping_sub(down);
+        self.allocated = self.allocated.wrapping_add(up);
+        self.peak = self.peak.max(self.current);
     }
 
     fn reset_accumulated(&mut self) {
@@ -84,34 +80,24 @@ impl Columns {
         Stat {
             current: small.current + large.current,
             peak: self.peak,
-            allocated: small.allocated + large.allocated,
+            allocated: small.allocated.wrapping_add(large.allocated),
             base: small.base + large.base,
         }
     }
 
-    #[inline]
-    fn column(&mut self, place: Place) -> &mut Stat {
-        if place.is_small { &mut self.small_pool } else { &mut self.large_pool }
+    fn pool(&mut self, is_small: bool) -> &mut Stat {
+        if is_small { &mut self.small_pool } else { &mut self.large_pool }
     }
 
-    #[inline]
-    fn increase(&mut self, place: Place, n: i64) {
-        self.column(place).increase(n);
-        let current = self.small_pool.current + self.large_pool.current;
-        if current > self.peak {
-            self.peak = current;
-        }
-    }
-
-    #[inline]
-    fn decrease(&mut self, place: Place, n: i64) {
-        self.column(place).decrease(n);
-    }
-
-    /// One change up or down, as PyTorch applies a net change.
-    #[inline]
+    /// An increase, or a decrease where it is negative.
     fn change(&mut self, place: Place, n: i64) {
-        if n >= 0 { self.increase(place, n) } else { self.decrease(place, -n) }
+        self.pool(place.is_small).change(n.max(0), n.min(0).wrapping_neg());
+        self.note_peak();
+    }
+
+    /// The present sum of both pools may be a peak.
+    fn note_peak(&mut self) {
+        self.peak = self.peak.max(self.small_pool.current + self.large_pool.current);
     }
 
     /// With the names that PyTorch gives them.
@@ -181,7 +167,7 @@ const fn signed(bytes: Bytes) -> i64 {
 
 impl DeviceStats {
     /// Nothing yet; `max_split_size` as it is when the allocator is made.
-    pub fn new(max_split_size: Bytes) -> Self {
+    fn new(max_split_size: Bytes) -> Self {
         Self { max_split_size: signed(max_split_size), ..Self::default() }
     }
 
@@ -255,124 +241,6 @@ impl DeviceStats {
         .chain(self.reserved_bytes_by_private_pools.values_mut())
     }
 
-    fn reserve(&mut self, fact: &Segment, change: i64) {
-        let size = signed(fact.span.size) * change;
-        self.reserved_bytes.change(fact.place, size);
-        if fact.place.pool.is_private() {
-            let pools = &mut self.reserved_bytes_by_private_pools;
-            pools.entry(fact.place.pool).or_default().change(fact.place, size);
-        }
-    }
-}
-
-impl Observer for DeviceStats {
-    #[inline]
-    fn alloc(&mut self, fact: &Allocated) {
-        let (place, size) = (fact.place, signed(fact.span.size));
-        if !place.is_expandable {
-            match (fact.remainder, fact.was_split) {
-                // What is split off was counted with the free block it was part of.
-                (Some(_), true) => self.inactive_split_bytes.decrease(place, size),
-                (Some(rest), false) => {
-                    self.inactive_split_bytes.increase(place, signed(rest));
-                    self.inactive_split.increase(place, 1);
-                }
-                (None, true) => {
-                    self.inactive_split_bytes.decrease(place, size);
-                    self.inactive_split.decrease(place, 1);
-                }
-                (None, false) => {}
-            }
-        }
-        self.allocation.increase(place, 1);
-        self.allocated_bytes.increase(place, size);
-        self.active.increase(place, 1);
-        self.active_bytes.increase(place, size);
-        self.requested_bytes.increase(place, signed(fact.requested));
-        if fact.is_oversize {
-            self.oversize_allocations.increase(1);
-        }
-    }
-
-    #[inline]
-    fn free_requested(&mut self, fact: &FreeRequested) {
-        self.allocation.decrease(fact.place, 1);
-        self.allocated_bytes.decrease(fact.place, signed(fact.span.size));
-        if fact.is_oversize {
-            self.oversize_allocations.decrease(1);
-        }
-    }
-
-    #[inline]
-    fn free_completed(&mut self, fact: &FreeCompleted) {
-        let place = fact.place;
-        if !place.is_expandable {
-            let (mut blocks, mut bytes) = (0, 0);
-            for merged in fact.merged {
-                if merged > Bytes::ZERO {
-                    blocks -= 1;
-                    bytes -= signed(merged);
-                }
-            }
-            if fact.is_split {
-                blocks += 1;
-                bytes += signed(fact.free.size);
-            }
-            self.inactive_split.change(place, blocks);
-            self.inactive_split_bytes.change(place, bytes);
-        }
-        self.active.decrease(place, 1);
-        self.active_bytes.decrease(place, signed(fact.span.size));
-        self.requested_bytes.decrease(place, signed(fact.requested));
-    }
-
-    fn segment_alloc(&mut self, fact: &Segment) {
-        self.segment.increase(fact.place, 1);
-        self.reserve(fact, 1);
-        if fact.is_oversize {
-            self.oversize_segments.increase(1);
-        }
-        self.num_device_alloc += 1;
-    }
-
-    fn segment_release(&mut self, _fact: &Segment) {
-        self.num_device_free += 1;
-    }
-
-    fn segment_free(&mut self, fact: &Segment) {
-        self.segment.decrease(fact.place, 1);
-        self.reserve(fact, -1);
-        if fact.is_oversize {
-            self.oversize_segments.decrease(1);
-        }
-    }
-
-    fn segment_map(&mut self, fact: &Segment) {
-        self.reserve(fact, 1);
-        self.num_device_alloc += 1;
-    }
-
-    fn segment_unmap(&mut self, fact: &Segment) {
-        self.reserve(fact, -1);
-        self.num_device_free += 1;
-    }
-
-    fn oom(&mut self, _fact: &Failed) {
-        self.num_ooms += 1;
-    }
-
-    fn oom_rejection(&mut self) {
-        self.num_oom_rejections += 1;
-    }
-
-    fn alloc_retry(&mut self) {
-        self.num_alloc_retries += 1;
-    }
-
-    fn sync_all_streams(&mut self) {
-        self.num_sync_all_streams += 1;
-    }
-
     fn reset_peak(&mut self) {
         self.oversize_allocations.reset_peak();
         self.oversize_segments.reset_peak();
@@ -391,34 +259,46 @@ impl Observer for DeviceStats {
         self.num_oom_rejections = 0;
     }
 
-    fn start(&mut self, segment: &Segment) {
-        if !segment.place.is_expandable {
-            self.segment.increase(segment.place, 1);
-        }
-        self.reserve(segment, 1);
-        if segment.is_oversize && !segment.place.is_expandable {
-            self.oversize_segments.increase(1);
-        }
+    /// What [`StatsTally`] counts in rows, in the order in which it adds them.
+    fn in_rows(&mut self) -> [&mut Columns; 7] {
+        [
+            &mut self.allocation,
+            &mut self.allocated_bytes,
+            &mut self.active,
+            &mut self.active_bytes,
+            &mut self.requested_bytes,
+            &mut self.inactive_split,
+            &mut self.inactive_split_bytes,
+        ]
     }
 
     fn start_block(&mut self, block: &StartBlock) {
         let (place, size) = (block.place, signed(block.span.size));
         if block.state == BlockState::Inactive {
             if block.is_split && !place.is_expandable {
-                self.inactive_split.increase(place, 1);
-                self.inactive_split_bytes.increase(place, size);
+                self.inactive_split.change(place, 1);
+                self.inactive_split_bytes.change(place, size);
             }
             return;
         }
-        self.active.increase(place, 1);
-        self.active_bytes.increase(place, size);
-        self.requested_bytes.increase(place, signed(block.requested));
+        self.active.change(place, 1);
+        self.active_bytes.change(place, size);
+        self.requested_bytes.change(place, signed(block.requested));
         if block.state == BlockState::ActiveAllocated {
-            self.allocation.increase(place, 1);
-            self.allocated_bytes.increase(place, size);
+            self.allocation.change(place, 1);
+            self.allocated_bytes.change(place, size);
             if block.is_oversize {
-                self.oversize_allocations.increase(1);
+                self.oversize_allocations.change(1, 0);
             }
+        }
+    }
+
+    fn reserve(&mut self, fact: &Segment, change: i64) {
+        let size = signed(fact.span.size) * change;
+        self.reserved_bytes.change(fact.place, size);
+        if fact.place.pool.is_private() {
+            let pools = &mut self.reserved_bytes_by_private_pools;
+            pools.entry(fact.place.pool).or_default().change(fact.place, size);
         }
     }
 }
