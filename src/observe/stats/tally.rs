@@ -18,8 +18,6 @@ pub struct StatsTally {
     stats: DeviceStats,
     /// Of large blocks, of small blocks.
     rows: [Row; 2],
-    /// What both pools together may reach before anything of them can be a peak.
-    limits: Limits,
 }
 
 /// What came and went in one pool since it was last added.
@@ -45,7 +43,7 @@ struct Blocks {
     requested: i64,
 }
 
-/// While none of these is exceeded, nothing is at a new peak.
+/// While neither pool exceeds its own of these, nothing is at a new peak.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
     active: Blocks,
@@ -73,7 +71,7 @@ impl StatsTally {
     /// Nothing yet; `max_split_size` as it is when the allocator is made.
     pub fn new(max_split_size: Bytes) -> Self {
         let stats = DeviceStats::new(max_split_size);
-        Self { stats, rows: <[Row; 2]>::default(), limits: Limits::default() }
+        Self { stats, rows: <[Row; 2]>::default() }
     }
 
     /// All numbers as they are now.
@@ -114,25 +112,23 @@ impl StatsTally {
     /// How far everything is from its peak.
     fn find_limits(&mut self) {
         let stats = &self.stats;
-        let limits = |of: fn(&Columns) -> Stat| {
-            let room = |columns: &Columns| of(columns).peak - of(columns).current;
-            // What is allocated is active, too: as long as what is active stays below the lower one of
-            // both peaks, neither is reached.
-            let lower = |allocated: &Columns, active: &Columns| {
-                of(allocated).peak.min(of(active).peak) - of(active).current
-            };
-            Limits {
-                active: Blocks {
-                    count: lower(&stats.allocation, &stats.active),
-                    bytes: lower(&stats.allocated_bytes, &stats.active_bytes),
-                    requested: room(&stats.requested_bytes),
-                },
-                split: [room(&stats.inactive_split), room(&stats.inactive_split_bytes)],
-            }
+        let room = |of: fn(&Columns) -> Stat, columns| of(columns).peak - of(columns).current;
+        // What is allocated is active, too: as long as what is active stays below the lower one of both
+        // peaks, neither is reached.
+        let lower = |of: fn(&Columns) -> Stat, allocated: &Columns, active: &Columns| {
+            of(allocated).peak.min(of(active).peak) - of(active).current
         };
-        self.rows[0].limits = limits(|columns| columns.large_pool);
-        self.rows[1].limits = limits(|columns| columns.small_pool);
-        self.limits = limits(Columns::all);
+        let limits = |of: fn(&Columns) -> Stat| Limits {
+            active: Blocks {
+                count: lower(of, &stats.allocation, &stats.active),
+                bytes: lower(of, &stats.allocated_bytes, &stats.active_bytes),
+                requested: room(of, &stats.requested_bytes),
+            },
+            split: [room(of, &stats.inactive_split), room(of, &stats.inactive_split_bytes)],
+        };
+        let both = limits(Columns::all);
+        self.rows[0].limits = limits(|columns| columns.large_pool).and_half_of(&both);
+        self.rows[1].limits = limits(|columns| columns.small_pool).and_half_of(&both);
     }
 
     /// Something happens to the statistics themselves.
@@ -141,34 +137,40 @@ impl StatsTally {
         change(&mut self.stats);
         self.find_limits();
     }
+}
 
-    /// Whether anything of this pool, or of both, may be at a new peak.
-    #[inline(always)]
-    fn is_high(&self, row: usize) -> bool {
-        let Self { rows: [large, small], limits, .. } = self;
-        let row = &self.rows[row];
-        let (active, own) = (&row.active, &row.limits.active);
-        active.count > own.count
-            || active.bytes > own.bytes
-            || active.requested > own.requested
-            || large.active.count + small.active.count > limits.active.count
-            || large.active.bytes + small.active.bytes > limits.active.bytes
-            || large.active.requested + small.active.requested > limits.active.requested
-    }
-
-    /// The same of the free blocks that share a segment.
-    #[inline(always)]
-    fn is_split_high(&self, row: usize) -> bool {
-        let Self { rows: [large, small], limits, .. } = self;
-        let row = &self.rows[row];
-        row.split[0] > row.limits.split[0]
-            || row.split[1] > row.limits.split[1]
-            || large.split[0] + small.split[0] > limits.split[0]
-            || large.split[1] + small.split[1] > limits.split[1]
+impl Limits {
+    /// Each pool may take half of the room that both have together, and so needs no look at the other.
+    fn and_half_of(self, both: &Self) -> Self {
+        let least = |own: i64, both: i64| if both < 0 { i64::MIN } else { own.min(both / 2) };
+        Self {
+            active: Blocks {
+                count: least(self.active.count, both.active.count),
+                bytes: least(self.active.bytes, both.active.bytes),
+                requested: least(self.active.requested, both.active.requested),
+            },
+            split: [least(self.split[0], both.split[0]), least(self.split[1], both.split[1])],
+        }
     }
 }
 
 impl Row {
+    /// Whether anything that comes with a block may be at a new peak.
+    #[inline(always)]
+    fn is_high(&self) -> bool {
+        let (active, limit) = (&self.active, &self.limits.active);
+        active.count > limit.count
+            || active.bytes > limit.bytes
+            || active.requested > limit.requested
+            || self.is_split_high()
+    }
+
+    /// The same of the free blocks that share a segment.
+    #[inline(always)]
+    fn is_split_high(&self) -> bool {
+        self.split[0] > self.limits.split[0] || self.split[1] > self.limits.split[1]
+    }
+
     /// So many more free blocks share a segment, or fewer.
     #[inline(always)]
     fn change_split(&mut self, blocks: i64, bytes: i64) {
@@ -183,16 +185,16 @@ impl Row {
 impl Observer for StatsTally {
     #[inline(always)]
     fn alloc(&mut self, fact: &Allocated) {
-        let at = usize::from(fact.place.is_small);
-        let row = &mut self.rows[at];
+        let row = &mut self.rows[usize::from(fact.place.is_small)];
         row.active.add(fact.span.size, fact.requested);
         if !fact.place.is_expandable {
             let rest = signed(fact.remainder.unwrap_or(Bytes::ZERO));
-            let whole = if fact.was_split { signed(fact.span.size) + rest } else { 0 };
-            let blocks = i64::from(rest > 0) - i64::from(fact.was_split);
-            row.change_split(blocks, rest - whole);
+            let whole = signed(fact.span.size).wrapping_add(rest);
+            let gone = if fact.was_split { whole } else { 0 };
+            let blocks = i64::from(rest > 0).wrapping_sub(i64::from(fact.was_split));
+            row.change_split(blocks, rest.wrapping_sub(gone));
         }
-        if self.is_high(at) || self.is_split_high(at) {
+        if row.is_high() {
             self.add_rows();
         }
         if fact.is_oversize {
@@ -212,16 +214,17 @@ impl Observer for StatsTally {
 
     #[inline(always)]
     fn free_completed(&mut self, fact: &FreeCompleted) {
-        let at = usize::from(fact.place.is_small);
-        let row = &mut self.rows[at];
+        let row = &mut self.rows[usize::from(fact.place.is_small)];
         row.active.subtract(fact.span.size, fact.requested);
         row.completed.add(fact.span.size, fact.requested);
         if !fact.place.is_expandable {
-            let [low, high] = fact.merged.map(signed);
-            let blocks = i64::from(fact.is_split) - i64::from(low > 0) - i64::from(high > 0);
-            let bytes = if fact.is_split { signed(fact.free.size) } else { 0 };
-            row.change_split(blocks, bytes - low - high);
-            if self.is_split_high(at) {
+            let [low, high] = fact.merged;
+            let merged = i64::from(low > Bytes::ZERO) + i64::from(high > Bytes::ZERO);
+            // What it was merged with was counted before.
+            let gone = if fact.is_split { 0 } else { signed(fact.free.size) };
+            let bytes = signed(fact.span.size).wrapping_sub(gone);
+            row.change_split(i64::from(fact.is_split).wrapping_sub(merged), bytes);
+            if row.is_split_high() {
                 self.add_rows();
             }
         }
