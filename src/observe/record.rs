@@ -3,14 +3,14 @@
 use crate::{
     base::{Addr, Bytes, PoolId, StreamHandle},
     sim::{Allocated, Failed, FreeCompleted, FreeRequested, Observer, Place, Segment},
-    trace::{Action, Event},
+    trace::{Action, Event, Events},
 };
 
 /// Every event of a replay, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The events.
-    pub events: Vec<Event>,
+    pub events: Events,
 }
 
 impl Record {

@@ -124,7 +124,7 @@ impl Runner {
         let names_pools = self.release.at_least(8);
         let mut events = Vec::new();
         for (index, record) in records.into_iter().enumerate() {
-            for mut event in record.events {
+            for mut event in record.events.iter() {
                 if !names_pools {
                     event.pool = crate::base::PoolId::DEFAULT;
                 }

@@ -7,7 +7,7 @@ use crate::{
     models::pytorch::{PyTorch, PyTorchConfig, conf::AllocConf},
     observe::Record,
     sim::{Allocator, Device, DeviceConfig, RecordedCall, SegmentAddresses, StoppedBy, replay_op},
-    trace::{Action, BlockState, Control, Event, Layout, Op, Recorded, Trace},
+    trace::{Action, BlockState, Control, Event, Events, Layout, Op, Recorded, Trace},
 };
 
 /// Address space enough for every device: the capacity of a recording is unknown, and only the
@@ -232,7 +232,7 @@ fn outside_view(trace: &Trace, op: &Op, model: &PyTorch) -> Op {
 fn compare(
     recorded: &Recorded,
     expected: &[Event],
-    modelled: &[Event],
+    modelled: &Events,
     failure: Option<&StoppedBy>,
 ) -> Option<(usize, Option<Event>, Option<Event>)> {
     let comparable = |event: &Event| {
@@ -244,7 +244,7 @@ fn compare(
         Event { pool, addr, size, ..*event }
     };
     let longest = expected.len().max(modelled.len());
-    let pair = |n: usize| (expected.get(n).copied(), modelled.get(n).copied());
+    let pair = |n: usize| (expected.get(n).copied(), modelled.get(n));
     for n in 0..longest {
         let (a, b) = pair(n);
         if a.as_ref().map(comparable) != b.as_ref().map(comparable) {
