@@ -44,6 +44,12 @@ impl<I: Id, T> Table<I, T> {
         self.rows.get(id.index())
     }
 
+    /// The row of `id`, if there is one, to change.
+    #[inline]
+    pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        self.rows.get_mut(id.index())
+    }
+
     /// All rows in order.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.rows.iter()

@@ -4,6 +4,8 @@
 //! What every step looks at is in [`Block`], two to a cache line; what is needed less often is in
 //! [`BlockDetails`], in a table of its own.
 
+use std::ops::{Index, IndexMut};
+
 use super::{FreeBlocks, FreeKey, FreeLinks};
 use crate::base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, Table};
 
@@ -135,6 +137,15 @@ impl Block {
     }
 }
 
+/// Where a neighbour lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// At lower addresses.
+    Below,
+    /// At higher addresses.
+    Above,
+}
+
 /// All blocks of an allocator. Ids of dead blocks are used again.
 #[derive(Clone, Debug, Default)]
 pub struct BlockArena {
@@ -153,30 +164,27 @@ impl BlockArena {
 
     /// A new block with its record.
     pub fn create(&mut self, block: Block) -> BlockId {
-        let id = self.create_record(block);
+        self.keep_spare();
+        let id = self.view().take_spare();
+        self.blocks[id] = block;
         self.details[id] = BlockDetails::default();
         id
     }
 
-    /// A new block, with what a dead one has left in its details.
+    /// Makes sure that there is a dead record to make a block of.
     #[inline(always)]
-    fn create_record(&mut self, block: Block) -> BlockId {
-        match self.dead {
-            Some(id) => {
-                self.dead = self.blocks[id].next_free;
-                self.blocks[id] = block;
-                id
-            }
-            None => self.push(block),
+    pub fn keep_spare(&mut self) {
+        if self.dead.is_none() {
+            self.push_spare();
         }
     }
 
     #[cold]
-    fn push(&mut self, block: Block) -> BlockId {
-        let id = BlockId::from_index(self.blocks.len());
-        self.blocks.push(block);
+    #[inline(never)]
+    fn push_spare(&mut self) {
+        self.dead = Some(BlockId::from_index(self.blocks.len()));
+        self.blocks.push(Block::whole(Span::new(Addr(0), Bytes::ZERO), 0));
         self.details.push(BlockDetails::default());
-        id
     }
 
     /// Whether the records are too many to be near at all times: more than a MiB.
@@ -223,17 +231,6 @@ impl BlockArena {
         is_last
     }
 
-    /// The block is no more; its neighbours must not point to it.
-    #[inline(always)]
-    fn destroy(&mut self, id: BlockId) {
-        debug_assert!(self.is_alive(id), "a block dies once");
-        let record = &mut self.blocks[id];
-        // No living block is empty.
-        record.size = Bytes::ZERO;
-        record.next_free = self.dead;
-        self.dead = Some(id);
-    }
-
     /// The block is no more, and its neighbours have none on that side.
     pub fn detach(&mut self, id: BlockId) {
         let (prev, next) = (self.blocks[id].prev, self.blocks[id].next);
@@ -243,7 +240,7 @@ impl BlockArena {
         if let Some(next) = next {
             self.blocks[next].prev = None;
         }
-        self.destroy(id);
+        self.view().destroy(id);
     }
 
     /// Cuts `size` bytes off the front. The front becomes the new block that is returned, the
@@ -251,23 +248,9 @@ impl BlockArena {
     ///
     /// # Source
     /// `alloc_found_block`: the front part is the new object.
-    #[inline(always)]
     pub fn split_front(&mut self, id: BlockId, size: Bytes) -> BlockId {
-        let mut front = self.blocks[id];
-        debug_assert!(front.size > size, "both parts of a split have a size");
-        front.size = size;
-        front.next = Some(id);
-        let prev = front.prev;
-        let front = self.create_part(front, id);
-        let blocks = self.blocks.as_mut_slice();
-        if let Some(prev) = prev {
-            blocks[prev.index()].next = Some(front);
-        }
-        let rest = &mut blocks[id.index()];
-        rest.prev = Some(front);
-        rest.addr = rest.addr + size;
-        rest.size -= size;
-        front
+        self.keep_spare();
+        self.view().split_front(id, size)
     }
 
     /// Cuts the block after `size` bytes. The back becomes the new block that is returned.
@@ -275,13 +258,14 @@ impl BlockArena {
     /// # Source
     /// `map_block`, `unmap_block`: what stays behind the new range is the new object.
     pub fn split_back(&mut self, id: BlockId, size: Bytes) -> BlockId {
-        let mut back = self.blocks[id];
-        debug_assert!(back.size > size, "both parts of a split have a size");
-        back.addr = back.addr + size;
-        back.size -= size;
-        back.prev = Some(id);
-        let next = back.next;
-        let back = self.create_part(back, id);
+        let whole = self.blocks[id];
+        debug_assert!(whole.size > size, "both parts of a split have a size");
+        let next = whole.next;
+        self.keep_spare();
+        let back = self.view().take_spare();
+        let (addr, rest) = (whole.addr + size, whole.size - size);
+        self.blocks[back] = Block { addr, size: rest, prev: Some(id), ..whole };
+        self.view().describe_part(back, id);
         self.details[back].requested = Bytes::ZERO;
         if let Some(next) = next {
             self.blocks[next].prev = Some(back);
@@ -290,42 +274,6 @@ impl BlockArena {
         front.next = Some(back);
         front.size = size;
         back
-    }
-
-    /// A part of `whole`, which shares its segment and age with it.
-    #[inline(always)]
-    fn create_part(&mut self, part: Block, whole: BlockId) -> BlockId {
-        let id = self.create_record(part);
-        // Most releases and settings have neither: a read of the whole's details less.
-        if self.has_orders || part.is_expandable() {
-            let BlockDetails { expandable, order, .. } = self.details[whole];
-            let details = &mut self.details[id];
-            (details.expandable, details.order) = (expandable, order);
-        }
-        id
-    }
-
-    /// Joins `src` into its direct neighbour `dst`, which survives.
-    #[inline(always)]
-    pub fn coalesce(&mut self, dst: BlockId, src: BlockId) {
-        let blocks = self.blocks.as_mut_slice();
-        let gone = blocks[src.index()];
-        let kept = &mut blocks[dst.index()];
-        kept.size += gone.size;
-        if kept.prev == Some(src) {
-            kept.addr = gone.addr;
-            kept.prev = gone.prev;
-            if let Some(prev) = gone.prev {
-                blocks[prev.index()].next = Some(dst);
-            }
-        } else {
-            debug_assert_eq!(kept.next, Some(src), "only neighbours coalesce");
-            kept.next = gone.next;
-            if let Some(next) = gone.next {
-                blocks[next.index()].prev = Some(dst);
-            }
-        }
-        self.destroy(src);
     }
 
     /// The blocks that begin a segment, in no particular order.
@@ -384,19 +332,133 @@ impl BlockArena {
 #[derive(Debug)]
 pub struct BlockView<'a> {
     blocks: &'a mut [Block],
-    details: &'a [BlockDetails],
+    details: &'a mut [BlockDetails],
+    dead: &'a mut Option<BlockId>,
     has_orders: bool,
 }
 
 impl BlockArena {
-    /// The records, for an index to put in order.
+    /// The records, to do several things with them.
     #[inline(always)]
     pub fn view(&mut self) -> BlockView<'_> {
         BlockView {
             blocks: self.blocks.as_mut_slice(),
-            details: self.details.as_slice(),
+            details: self.details.as_mut_slice(),
+            dead: &mut self.dead,
             has_orders: self.has_orders,
         }
+    }
+}
+
+impl BlockView<'_> {
+    /// The same, to hand on: not by reference, which would keep the slices from the registers.
+    #[inline(always)]
+    pub fn reborrow(&mut self) -> BlockView<'_> {
+        BlockView {
+            blocks: self.blocks,
+            details: self.details,
+            dead: self.dead,
+            has_orders: self.has_orders,
+        }
+    }
+
+    /// What is known of a block besides its record, to change.
+    #[inline(always)]
+    pub fn details_mut(&mut self, id: BlockId) -> &mut BlockDetails {
+        &mut self.details[id.index()]
+    }
+
+    /// An id for a new block, with what a dead one has left in its records.
+    #[inline(always)]
+    fn take_spare(&mut self) -> BlockId {
+        let id = self.dead.expect("a spare is kept where a block is made");
+        *self.dead = self.blocks[id.index()].next_free;
+        id
+    }
+
+    /// The block is no more; its neighbours must not point to it.
+    #[inline(always)]
+    fn destroy(&mut self, id: BlockId) {
+        let record = &mut self.blocks[id.index()];
+        debug_assert!(record.size > Bytes::ZERO, "a block dies once");
+        // No living block is empty.
+        record.size = Bytes::ZERO;
+        record.next_free = *self.dead;
+        *self.dead = Some(id);
+    }
+
+    /// See [`BlockArena::split_front`].
+    ///
+    /// # Panics
+    /// Unless [`BlockArena::keep_spare`] was called before.
+    #[inline(always)]
+    pub fn split_front(&mut self, id: BlockId, size: Bytes) -> BlockId {
+        let front = self.take_spare();
+        let whole = self.blocks[id.index()];
+        debug_assert!(whole.size > size, "both parts of a split have a size");
+        self.blocks[front.index()] = Block { size, next: Some(id), ..whole };
+        if let Some(prev) = whole.prev {
+            self.blocks[prev.index()].next = Some(front);
+        }
+        let rest = &mut self.blocks[id.index()];
+        rest.prev = Some(front);
+        rest.addr = whole.addr + size;
+        rest.size = whole.size - size;
+        self.describe_part(front, id);
+        front
+    }
+
+    /// A part of `whole` shares its segment and age with it.
+    #[inline(always)]
+    fn describe_part(&mut self, part: BlockId, whole: BlockId) {
+        // Most releases and settings have neither: a read of the whole's details less.
+        if self.has_orders || self.blocks[whole.index()].is_expandable() {
+            let BlockDetails { expandable, order, .. } = self.details[whole.index()];
+            let details = &mut self.details[part.index()];
+            (details.expandable, details.order) = (expandable, order);
+        }
+    }
+
+    /// Joins the direct neighbour on one side into `dst`, which survives.
+    #[inline(always)]
+    pub fn coalesce(&mut self, dst: BlockId, src: BlockId, side: Side) {
+        let blocks = &mut *self.blocks;
+        let gone = blocks[src.index()];
+        let kept = &mut blocks[dst.index()];
+        kept.size += gone.size;
+        match side {
+            Side::Below => {
+                debug_assert_eq!(kept.prev, Some(src), "only neighbours coalesce");
+                kept.addr = gone.addr;
+                kept.prev = gone.prev;
+                if let Some(prev) = gone.prev {
+                    blocks[prev.index()].next = Some(dst);
+                }
+            }
+            Side::Above => {
+                debug_assert_eq!(kept.next, Some(src), "only neighbours coalesce");
+                kept.next = gone.next;
+                if let Some(next) = gone.next {
+                    blocks[next.index()].prev = Some(dst);
+                }
+            }
+        }
+        self.destroy(src);
+    }
+}
+
+impl Index<BlockId> for BlockView<'_> {
+    type Output = Block;
+    #[inline(always)]
+    fn index(&self, id: BlockId) -> &Block {
+        &self.blocks[id.index()]
+    }
+}
+
+impl IndexMut<BlockId> for BlockView<'_> {
+    #[inline(always)]
+    fn index_mut(&mut self, id: BlockId) -> &mut Block {
+        &mut self.blocks[id.index()]
     }
 }
 
@@ -411,6 +473,19 @@ impl FreeBlocks for BlockView<'_> {
     #[inline(always)]
     fn size_of(&self, id: BlockId) -> Bytes {
         self.blocks[id.index()].size
+    }
+
+    /// As the keys say, without a look at what most releases do not have.
+    #[inline(always)]
+    fn is_after(&self, id: BlockId, other: BlockId) -> bool {
+        let (block, than) = (&self.blocks[id.index()], &self.blocks[other.index()]);
+        if block.size != than.size {
+            return block.size > than.size;
+        }
+        if self.has_orders {
+            return self.key_of(id) > self.key_of(other);
+        }
+        block.addr > than.addr
     }
 
     #[inline(always)]
@@ -445,7 +520,7 @@ impl FreeBlocks for BlockArena {
     }
 }
 
-impl std::ops::Index<BlockId> for BlockArena {
+impl Index<BlockId> for BlockArena {
     type Output = Block;
     #[inline]
     fn index(&self, id: BlockId) -> &Block {
@@ -453,7 +528,7 @@ impl std::ops::Index<BlockId> for BlockArena {
     }
 }
 
-impl std::ops::IndexMut<BlockId> for BlockArena {
+impl IndexMut<BlockId> for BlockArena {
     #[inline]
     fn index_mut(&mut self, id: BlockId) -> &mut Block {
         &mut self.blocks[id]

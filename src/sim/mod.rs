@@ -18,7 +18,7 @@ mod observer;
 mod replay;
 
 pub use allocator::{AllocError, Allocator};
-pub use block::{Block, BlockArena, BlockDetails, BlockView};
+pub use block::{Block, BlockArena, BlockDetails, BlockView, Side};
 pub use clock::{Event as StreamEvent, StreamClock};
 pub use device::{
     AddressPolicy, CapacityLevels, Device, DeviceCalls, DeviceConfig, RecordedCall,

@@ -103,13 +103,12 @@ fn replay_part<const LOOKS_AHEAD: bool, A: Allocator, O: Observer>(
     outcome: &mut Outcome,
 ) -> bool {
     let ops = trace.ops();
-    for (i, op) in part.clone().zip(&ops[part]) {
+    for (i, op) in part.clone().zip(&ops[part.clone()]) {
         if LOOKS_AHEAD
             && let (Some(later), Some(soon)) = (ops.get(i + AHEAD), ops.get(i + AHEAD / 2))
         {
             allocator.look_ahead(later, soon);
         }
-        outcome.ops += 1;
         if let Err(failure) = step(trace, op, allocator, observer) {
             let (asked, error) = *failure;
             outcome.completed = false;
@@ -117,10 +116,12 @@ fn replay_part<const LOOKS_AHEAD: bool, A: Allocator, O: Observer>(
             let op = OpIndex::from_index(i);
             outcome.first_failure.get_or_insert(StoppedBy { op, asked, error });
             if on_oom == OnOom::Stop {
+                outcome.ops += OpIndex::from_index(i + 1 - part.start).0;
                 return false;
             }
         }
     }
+    outcome.ops += OpIndex::from_index(part.len()).0;
     true
 }
 

@@ -42,6 +42,14 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// A block is no more: what was noted of it goes with it.
+    #[inline]
+    pub(super) fn forget_uses(&mut self, block: BlockId) {
+        if !self.capture_uses.is_empty() {
+            self.capture_uses.remove(&block);
+        }
+    }
+
     pub(super) fn new(streams: usize, mode: EventMode) -> Self {
         Self {
             clock: StreamClock::new(streams, mode),
@@ -275,14 +283,6 @@ impl PyTorch {
             ));
         }
         Ok(())
-    }
-
-    /// A block is no more: what was noted of it goes with it.
-    #[inline]
-    pub(super) fn forget_uses(&mut self, block: BlockId) {
-        if !self.events.capture_uses.is_empty() {
-            self.events.capture_uses.remove(&block);
-        }
     }
 
     /// The device was made to wait for a stream.

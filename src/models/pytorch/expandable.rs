@@ -3,7 +3,7 @@
 use super::{AllocParams, PyTorch, pool::ListIdx, rounding::SMALL_BUFFER, version::TieBreak};
 use crate::{
     base::{Addr, BlockId, Bytes, ExpandableId, Span},
-    sim::{Block, Device, Observer, Segment},
+    sim::{Block, Device, Observer, Segment, Side},
 };
 
 /// Reserved address space of one stream in one pool.
@@ -214,8 +214,8 @@ impl PyTorch {
             self.pools.insert_unmapped(&self.blocks, rest);
         }
         let (prev, next) = (self.blocks[id].prev, self.blocks[id].next);
-        self.try_merge_blocks(id, prev);
-        self.try_merge_blocks(id, next);
+        self.try_merge_blocks(id, prev, Side::Below);
+        self.try_merge_blocks(id, next, Side::Above);
         self.pools.insert(&mut self.blocks, id);
         self.reserved += mapped.size;
         observer.segment_map(&Segment { span: mapped, place: self.place(id), is_oversize: false });
@@ -249,8 +249,8 @@ impl PyTorch {
         let record = &mut self.blocks[id];
         record.set_mapped(false);
         let (prev, next) = (record.prev, record.next);
-        self.try_merge_blocks(id, prev);
-        self.try_merge_blocks(id, next);
+        self.try_merge_blocks(id, prev, Side::Below);
+        self.try_merge_blocks(id, next, Side::Above);
         self.pools.insert_unmapped(&self.blocks, id);
         self.reserved -= unmapped.size;
         self.private.count_malloc(self.pools.pool_of(list).private, -1);

@@ -1,21 +1,28 @@
 //! `malloc`: the ladder, and its rungs that find, make and hand out a block.
 
+use std::ops::Index;
+
 use super::{
     AllocParams, MAX_REQUEST, PyTorch,
-    pool::ListIdx,
+    conf::AllocConf,
+    pool::{FreeList, ListIdx},
     rounding::{MIN_BLOCK_SIZE, SMALL_SIZE, get_allocation_size, round_size},
     version::{MempoolFallback, TieBreak},
+    why::refuses_size,
 };
 use crate::{
-    base::{Addr, AllocId, BlockId, Bytes, Id, PoolId, Span},
-    sim::{AllocError, Allocated, Block, Failed, Found, Observer, Segment},
+    base::{Addr, AllocId, BlockId, Bytes, PoolId, Span, Table},
+    sim::{
+        AllocError, Allocated, Block, BlockView, Failed, Found, FreeBlocks, FreeIndex, Observer,
+        Place, Segment,
+    },
     trace::{AllocOp, Oom, OomHint},
 };
 
 impl PyTorch {
     /// The first rung of the ladder where nothing unusual is under way, which is nearly always; else
     /// [`PyTorch::malloc_in_full`].
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn malloc_op<O: Observer>(
         &mut self,
         op: &AllocOp,
@@ -23,24 +30,42 @@ impl PyTorch {
     ) -> Result<Option<Addr>, AllocError> {
         debug_assert!(!self.is_plain || self.finds_plain());
         let is_usual = op.size > Bytes::ZERO && op.size < MAX_REQUEST && op.pool.is_none();
-        if is_usual && self.is_plain {
-            let size = if self.rounds_to_512 {
-                op.size.round_up(MIN_BLOCK_SIZE)
-            } else {
-                self.round_size(op.size)
-            };
-            if let Some(list) = self.pools.known_default_list(size <= SMALL_SIZE, op.stream) {
-                let params = self.params(op, size, list);
-                if let Some(found) = self.find_free_block(&params) {
-                    self.current_stream = op.stream;
-                    self.pools.erase_found(&mut self.blocks, list, found);
-                    let block = self.alloc_found_block(&params, found.id, observer);
-                    self.note_live(op.id, block);
-                    return Ok(Some(self.blocks[block].addr));
-                }
-            }
+        if is_usual
+            && self.is_plain
+            && let Some(addr) = self.malloc_from_list(op, observer)
+        {
+            return Ok(Some(addr));
         }
         self.malloc_in_full(op, observer)
+    }
+
+    #[inline(always)]
+    fn malloc_from_list<O: Observer>(&mut self, op: &AllocOp, observer: &mut O) -> Option<Addr> {
+        let size = if self.rounds_to_512 {
+            op.size.round_up(MIN_BLOCK_SIZE)
+        } else {
+            self.round_size(op.size)
+        };
+        let list = self.pools.known_default_list(size <= SMALL_SIZE, op.stream)?;
+        let params = self.params(op, size, list);
+        if self.live.get(op.id).is_none() {
+            self.expect_allocs(op.id.0 + 1);
+        }
+        self.current_stream = op.stream;
+        let (mut hand, live) = self.hand(list);
+        let found = find_free_block(hand.list, &hand.blocks, hand.conf, &params)?;
+        let was_there = hand.list.free.remove_found(found, hand.blocks.reborrow());
+        debug_assert!(was_there, "what was found is there");
+        let (block, is_part) = hand.out(&params, found.id, observer);
+        if let Some(live) = live.get_mut(op.id) {
+            *live = Some(block);
+        }
+        let addr = hand.blocks[block].addr;
+        // Comes last, and so leaves nothing that would have to be kept over a call.
+        if is_part {
+            hand.list.free.insert(found.id, hand.blocks);
+        }
+        Some(addr)
     }
 
     /// The whole of `malloc`.
@@ -69,9 +94,8 @@ impl PyTorch {
         Ok(Some(self.blocks[block].addr))
     }
 
-    #[inline]
     fn note_live(&mut self, id: AllocId, block: BlockId) {
-        if id.index() >= self.live.len() {
+        if self.live.get(id).is_none() {
             self.expect_allocs(id.0 + 1);
         }
         self.live[id] = Some(block);
@@ -198,43 +222,8 @@ impl PyTorch {
     }
 
     /// The search of [`PyTorch::get_free_block`], which takes what it finds.
-    #[inline(always)]
     pub(super) fn find_free_block(&self, params: &AllocParams) -> Option<Found> {
-        let index = &self.pools[params.list].free;
-        let mut found = index.lower_bound(params.size, &self.blocks)?;
-        if self.blocks[found.id].is_expandable() {
-            found = self.choose_expandable(params, found)?;
-        }
-        if self.refuses_size(params.size, self.blocks[found.id].size).is_some() {
-            return None;
-        }
-        Some(found)
-    }
-
-    /// The search goes on from an expandable block.
-    fn choose_expandable(&self, params: &AllocParams, mut found: Found) -> Option<Found> {
-        let index = &self.pools[params.list].free;
-        if params.is_expandable {
-            // Prefer the block that has the least room to grow into.
-            let growth = |id: BlockId| {
-                let next = self.blocks[id].next.map(|next| &self.blocks[next]);
-                next.filter(|next| !next.is_mapped()).map_or(Bytes::ZERO, |next| next.size)
-            };
-            let room = |id: BlockId| self.blocks[id].size + growth(id);
-            // One that cannot grow has the least: all behind it are as large or larger.
-            while self.blocks[found.id].is_expandable()
-                && growth(found.id) > Bytes::ZERO
-                && let Some(next) = index.after(found.id, &self.blocks)
-                && room(next.id) < room(found.id)
-            {
-                found = next;
-            }
-        } else {
-            while self.blocks[found.id].is_expandable() {
-                found = index.after(found.id, &self.blocks)?;
-            }
-        }
-        Some(found)
+        find_free_block(&self.pools[params.list], &self.blocks, &self.conf, params)
     }
 
     /// A new block from the device, if the limit and the device allow it.
@@ -287,63 +276,37 @@ impl PyTorch {
         Ok(Some(block))
     }
 
-    /// Whether what the request leaves of the block is worth keeping.
-    ///
-    /// # Source
-    /// `DeviceCachingAllocator::should_split`.
-    #[inline]
-    fn should_split(&self, params: &AllocParams, size: Bytes) -> bool {
-        let list = &self.pools[params.list];
-        if list.is_no_split {
-            return false;
-        }
-        let remaining = size - params.size;
-        if list.place.is_small || params.is_expandable {
-            remaining >= MIN_BLOCK_SIZE
-        } else {
-            params.size < self.conf.max_split_size && remaining > SMALL_SIZE
-        }
-    }
-
     /// Hands the block out, or its low end.
     ///
     /// # Source
     /// `DeviceCachingAllocator::alloc_found_block`.
-    #[inline(always)]
     fn alloc_found_block<O: Observer>(
         &mut self,
         params: &AllocParams,
         found: BlockId,
         observer: &mut O,
     ) -> BlockId {
-        let Block { size, .. } = self.blocks[found];
-        let was_split = self.blocks[found].is_split();
-        let (block, remainder) = if self.should_split(params, size) {
-            let front = self.blocks.split_front(found, params.size);
-            if self.rules.ties == TieBreak::BlockAge {
-                self.blocks.details_mut(front).order = self.next_order();
-            }
+        let (mut hand, _) = self.hand(params.list);
+        let (block, is_part) = hand.out(params, found, observer);
+        if is_part {
             self.pools.insert(&mut self.blocks, found);
-            (front, Some(size - params.size))
-        } else {
-            (found, None)
-        };
-        self.blocks.details_mut(block).requested = params.requested;
-        let record = &mut self.blocks[block];
-        record.set_allocated(true);
-        let span = record.span();
-        self.allocated += span.size;
-        if O::WATCHES {
-            observer.alloc(&Allocated {
-                span,
-                requested: params.requested,
-                place: self.place(block),
-                was_split,
-                remainder,
-                is_oversize: span.size >= self.conf.max_split_size,
-            });
         }
         block
+    }
+
+    /// What handing out a block of this list changes, and the table of live blocks.
+    #[inline(always)]
+    fn hand(&mut self, list: ListIdx) -> (Hand<'_>, &mut Table<AllocId, Option<BlockId>>) {
+        self.blocks.keep_spare();
+        let hand = Hand {
+            list: self.pools.list_mut(list),
+            blocks: self.blocks.view(),
+            conf: &self.conf,
+            allocated: &mut self.allocated,
+            last_order: &mut self.last_order,
+            has_ages: self.rules.ties == TieBreak::BlockAge,
+        };
+        (hand, &mut self.live)
     }
 
     /// The last rung.
@@ -388,6 +351,130 @@ impl PyTorch {
             .unwrap_or(Bytes::ZERO)
             .max(self.device.free_bytes())
     }
+}
+
+/// What handing out a block changes, apart: an optimiser then knows that none of it is another's part.
+struct Hand<'a> {
+    list: &'a mut FreeList,
+    blocks: BlockView<'a>,
+    conf: &'a AllocConf,
+    allocated: &'a mut Bytes,
+    last_order: &'a mut u32,
+    /// Whether each new block gets a number of the creation counter.
+    has_ages: bool,
+}
+
+impl Hand<'_> {
+    /// The block that is handed out, and whether it is part of the one that was found, whose rest is
+    /// then for the caller to put into the list.
+    #[inline(always)]
+    fn out<O: Observer>(
+        &mut self,
+        params: &AllocParams,
+        found: BlockId,
+        observer: &mut O,
+    ) -> (BlockId, bool) {
+        let whole = self.blocks[found];
+        let is_part = self.should_split(params, whole.size);
+        let block = if is_part {
+            let front = self.blocks.split_front(found, params.size);
+            if self.has_ages {
+                *self.last_order += 1;
+                self.blocks.details_mut(front).order = *self.last_order;
+            }
+            front
+        } else {
+            found
+        };
+        self.blocks.details_mut(block).requested = params.requested;
+        self.blocks[block].set_allocated(true);
+        let size = if is_part { params.size } else { whole.size };
+        *self.allocated += size;
+        if O::WATCHES {
+            let place = Place { is_expandable: whole.is_expandable(), ..self.list.place };
+            observer.alloc(&Allocated {
+                span: Span::new(whole.addr, size),
+                requested: params.requested,
+                place,
+                was_split: whole.is_split(),
+                remainder: is_part.then(|| whole.size - params.size),
+                is_oversize: size >= self.conf.max_split_size,
+            });
+        }
+        (block, is_part)
+    }
+
+    /// Whether what the request leaves of the block is worth keeping.
+    ///
+    /// # Source
+    /// `DeviceCachingAllocator::should_split`.
+    #[inline(always)]
+    fn should_split(&self, params: &AllocParams, size: Bytes) -> bool {
+        if self.list.is_no_split {
+            return false;
+        }
+        let remaining = size - params.size;
+        if self.list.place.is_small || params.is_expandable {
+            remaining >= MIN_BLOCK_SIZE
+        } else {
+            params.size < self.conf.max_split_size && remaining > SMALL_SIZE
+        }
+    }
+}
+
+/// Best fit in the list's order; only the one candidate is looked at.
+#[inline(always)]
+fn find_free_block<B>(
+    list: &FreeList,
+    blocks: &B,
+    conf: &AllocConf,
+    params: &AllocParams,
+) -> Option<Found>
+where
+    B: FreeBlocks + Index<BlockId, Output = Block>,
+{
+    let mut found = list.free.lower_bound(params.size, blocks)?;
+    let block = &blocks[found.id];
+    let mut size = block.size;
+    if block.is_expandable() {
+        found = choose_expandable(&list.free, blocks, params.is_expandable, found)?;
+        size = blocks[found.id].size;
+    }
+    refuses_size(conf, params.size, size).is_none().then_some(found)
+}
+
+/// The search goes on from an expandable block.
+#[inline(always)]
+fn choose_expandable<B>(
+    free: &FreeIndex,
+    blocks: &B,
+    is_expandable: bool,
+    mut found: Found,
+) -> Option<Found>
+where
+    B: FreeBlocks + Index<BlockId, Output = Block>,
+{
+    if is_expandable {
+        // Prefer the block that has the least room to grow into.
+        let growth = |id: BlockId| {
+            let next = blocks[id].next.map(|next| &blocks[next]);
+            next.filter(|next| !next.is_mapped()).map_or(Bytes::ZERO, |next| next.size)
+        };
+        let room = |id: BlockId| blocks[id].size + growth(id);
+        // One that cannot grow has the least: all behind it are as large or larger.
+        while blocks[found.id].is_expandable()
+            && growth(found.id) > Bytes::ZERO
+            && let Some(next) = free.after(found.id, blocks)
+            && room(next.id) < room(found.id)
+        {
+            found = next;
+        }
+    } else {
+        while blocks[found.id].is_expandable() {
+            found = free.after(found.id, blocks)?;
+        }
+    }
+    Some(found)
 }
 
 #[cfg(test)]

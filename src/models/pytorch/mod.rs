@@ -240,6 +240,7 @@ impl PyTorch {
         self.config.caching
             && !self.private.any_begun_or_captured()
             && !self.collects_garbage()
+            && !self.pools.counts_calls()
             && self.recorded.none_done()
             && self.events.none_waits()
     }

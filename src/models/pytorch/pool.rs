@@ -71,6 +71,8 @@ pub(super) struct BlockPool {
 pub(super) struct Pools {
     pools: Table<PoolIdx, BlockPool>,
     lists: Table<ListIdx, FreeList>,
+    /// The lists of each stream in the default pools, large and small.
+    defaults: Vec<[Option<ListIdx>; 2]>,
     /// Whether blocks age.
     counts_calls: bool,
     /// Lists that were in use before the last [`Pools::clear`]: their memory is used again.
@@ -117,6 +119,7 @@ impl Pools {
             self.spare.push(free);
         }
         self.lists.clear();
+        self.defaults.clear();
         self.pools.clear();
         self.counts_calls = false;
         self.add(None, PoolId::DEFAULT, false);
@@ -131,7 +134,7 @@ impl Pools {
     /// The list of a stream in one half of the default pool, if it ever asked it for memory.
     #[inline]
     pub(super) fn known_default_list(&self, is_small: bool, stream: StreamId) -> Option<ListIdx> {
-        self.known_list(PoolIdx(u16::from(is_small)), stream)
+        self.defaults.get(stream.index())?[usize::from(is_small)]
     }
 
     /// The list of a stream in a pool; `None` if there are too many.
@@ -154,6 +157,15 @@ impl Pools {
             lists.resize(id.index() + 1, None);
         }
         lists[id.index()] = Some(list);
+        if let Some(default) = [PoolIdx::DEFAULT_LARGE, PoolIdx::DEFAULT_SMALL]
+            .into_iter()
+            .position(|default| default == pool)
+        {
+            if self.defaults.len() <= id.index() {
+                self.defaults.resize(id.index() + 1, [None; 2]);
+            }
+            self.defaults[id.index()][default] = Some(list);
+        }
         let place =
             Place { stream: stream.handle, pool: *of, is_small: *is_small, is_expandable: false };
         self.lists.push(FreeList {
@@ -172,6 +184,25 @@ impl Pools {
         self.lists.as_slice()
     }
 
+    /// A list to change, and the age that blocks in it begin at, if blocks age.
+    #[inline(always)]
+    pub(super) fn list_and_age(&mut self, list: ListIdx) -> (&mut FreeList, Option<u32>) {
+        let list = &mut self.lists[list];
+        let age = self.counts_calls.then(|| self.pools[list.pool].call_count);
+        (list, age)
+    }
+
+    /// A list to change.
+    #[inline(always)]
+    pub(super) fn list_mut(&mut self, list: ListIdx) -> &mut FreeList {
+        &mut self.lists[list]
+    }
+
+    /// Whether blocks age, or ever did.
+    pub(super) fn counts_calls(&self) -> bool {
+        self.counts_calls
+    }
+
     /// The pool that a list is part of.
     #[inline]
     pub(super) fn pool_of(&self, list: ListIdx) -> &BlockPool {
@@ -179,24 +210,21 @@ impl Pools {
     }
 
     /// `insert_into_blocks`: the block is free from now on, at age 0.
-    #[inline(always)]
     pub(super) fn insert(&mut self, blocks: &mut BlockArena, id: BlockId) {
-        let list = &mut self.lists[ListIdx(blocks[id].list)];
-        if self.counts_calls {
-            blocks.details_mut(id).gc_count_base = self.pools[list.pool].call_count;
+        let (list, age) = self.list_and_age(ListIdx(blocks[id].list));
+        if let Some(age) = age {
+            blocks.details_mut(id).gc_count_base = age;
         }
         list.free.insert(id, blocks.view());
     }
 
     /// The block is free no more.
-    #[inline(always)]
     pub(super) fn erase(&mut self, blocks: &mut BlockArena, id: BlockId) {
         let was_there = self.lists[ListIdx(blocks[id].list)].free.remove(id, blocks.view());
         debug_assert!(was_there, "a free block is in its pool's list");
     }
 
     /// A block that was just found in a list is free no more.
-    #[inline(always)]
     pub(super) fn erase_found(&mut self, blocks: &mut BlockArena, list: ListIdx, found: Found) {
         let was_there = self.lists[list].free.remove_found(found, blocks.view());
         debug_assert!(was_there, "what was found is there");

@@ -228,7 +228,7 @@ impl PyTorch {
         self.private.count_malloc(self.pools.pool_of(list).private, -1);
         self.reserved -= span.size;
         self.pools.erase(&mut self.blocks, id);
-        self.forget_uses(id);
+        self.events.forget_uses(id);
         self.blocks.detach(id);
         Ok(())
     }

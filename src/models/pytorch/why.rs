@@ -1,10 +1,11 @@
 //! Why what is free does not serve a request: the search's own rules, asked block by block.
 //!
-//! Nothing here decides anything. [`PyTorch::refuses_size`] is the rule that `get_free_block` itself
+//! Nothing here decides anything. [`refuses_size`] is the rule that `get_free_block` itself
 //! applies; the rest says which list the search would look into and what a release would give back.
 
 use super::{
-    MAX_REQUEST, PyTorch, pool::PoolIdx, pools::PrivatePools, rounding::get_allocation_size,
+    MAX_REQUEST, PyTorch, conf::AllocConf, pool::PoolIdx, pools::PrivatePools,
+    rounding::get_allocation_size,
 };
 use crate::{
     base::{Addr, AllocId, Bytes, PoolId, Span},
@@ -72,25 +73,22 @@ pub struct FreePart {
     pub why: Option<WhyNot>,
 }
 
-impl PyTorch {
-    /// The rules of the search on a block that is large enough; `None` if it is taken.
-    ///
-    /// # Source
-    /// `DeviceCachingAllocator::get_free_block`.
-    #[inline(always)]
-    pub(super) fn refuses_size(&self, asked: Bytes, size: Bytes) -> Option<WhyNot> {
-        let oversize = self.conf.max_split_size;
-        if asked < oversize && size >= oversize {
-            return Some(WhyNot::Oversize);
-        }
-        // The sum wraps for slack beyond every size, as PyTorch's does.
-        let slack = self.conf.max_non_split_rounding_size;
-        if asked >= oversize && size.0 >= asked.0.wrapping_add(slack.0) {
-            return Some(WhyNot::TooMuchLeft);
-        }
-        None
+/// The rules of the search on a block that is large enough; `None` if it is taken.
+///
+/// # Source
+/// `DeviceCachingAllocator::get_free_block`.
+#[inline(always)]
+pub(super) fn refuses_size(conf: &AllocConf, asked: Bytes, size: Bytes) -> Option<WhyNot> {
+    let oversize = conf.max_split_size;
+    if asked < oversize {
+        return (size >= oversize).then_some(WhyNot::Oversize);
     }
+    // The sum wraps for slack beyond every size, as PyTorch's does.
+    let slack = conf.max_non_split_rounding_size;
+    (size.0 >= asked.0.wrapping_add(slack.0)).then_some(WhyNot::TooMuchLeft)
+}
 
+impl PyTorch {
     /// What this request is to the allocator, which takes its stream for the current one from now
     /// on. `None` if no block can serve it: it is empty or beyond every device, memory is not cached,
     /// or its private pool does not exist yet.
@@ -178,7 +176,7 @@ impl PyTorch {
         if place.is_expandable && !list.is_expandable {
             return Some(WhyNot::Expandable);
         }
-        self.refuses_size(list.size, size)
+        refuses_size(&self.conf, list.size, size)
     }
 
     /// Everything that is reserved and not handed out, in the order of the addresses, and why the

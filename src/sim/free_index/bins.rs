@@ -56,11 +56,11 @@ pub(super) struct Bin {
 
 /// All bins. They begin as zeros, so that the system gives memory only for those that are used.
 #[derive(Clone, Debug)]
-pub(super) struct Bins(Box<[[u32; 2]; SLOTS]>);
+pub(super) struct Bins(Box<[u64; SLOTS]>);
 
 impl Default for Bins {
     fn default() -> Self {
-        let zeros = vec![[0; 2]; SLOTS].into_boxed_slice();
+        let zeros = vec![0; SLOTS].into_boxed_slice();
         Self(zeros.try_into().expect("it has that length"))
     }
 }
@@ -68,13 +68,15 @@ impl Default for Bins {
 impl Bins {
     #[inline(always)]
     pub(super) fn get(&self, bin: usize) -> Bin {
-        let [first, run] = self.0[bin % SLOTS];
-        Bin { first: BlockId::from_bits(first), run: RunId::from_bits(run) }
+        let bits = self.0[bin % SLOTS];
+        let half = |bits: u64| u32::try_from(bits & 0xffff_ffff).unwrap_or_default();
+        Bin { first: BlockId::from_bits(half(bits)), run: RunId::from_bits(half(bits >> 32)) }
     }
 
     #[inline(always)]
     pub(super) fn set(&mut self, number: usize, bin: Bin) {
-        self.0[number % SLOTS] = [BlockId::to_bits(bin.first), RunId::to_bits(bin.run)];
+        let (first, run) = (BlockId::to_bits(bin.first), RunId::to_bits(bin.run));
+        self.0[number % SLOTS] = u64::from(first) | u64::from(run) << 32;
     }
 }
 
@@ -99,15 +101,15 @@ impl Marks {
         self.summary[word / 64] |= 1 << (word % 64);
     }
 
-    /// Marks a bin that is marked, or clears it. Whether a bin becomes empty cannot be foreseen, so
-    /// nothing here branches on it.
+    /// Clears a bin that is marked if it is empty. Whether it is cannot be foreseen, so nothing here
+    /// branches on it.
     #[inline(always)]
-    pub(super) fn put(&mut self, bin: usize, on: bool) {
+    pub(super) fn clear_if(&mut self, bin: usize, is_empty: bool) {
         let at = bin / 64 % WORDS;
-        let word = self.words[at] & !(1 << (bin % 64)) | u64::from(on) << (bin % 64);
+        debug_assert!(self.words[at] & 1 << (bin % 64) != 0, "the bin is marked");
+        let word = self.words[at] ^ u64::from(is_empty) << (bin % 64);
         self.words[at] = word;
-        let summary = &mut self.summary[at / 64];
-        *summary = *summary & !(1 << (at % 64)) | u64::from(word != 0) << (at % 64);
+        self.summary[at / 64] ^= u64::from(word == 0) << (at % 64);
     }
 
     /// The first marked bin from `bin` on.

@@ -79,6 +79,11 @@ pub trait FreeBlocks {
     fn key_of(&self, id: BlockId) -> FreeKey;
     /// The size in that key.
     fn size_of(&self, id: BlockId) -> Bytes;
+    /// Whether the key of a block is above another's.
+    #[inline]
+    fn is_after(&self, id: BlockId, other: BlockId) -> bool {
+        self.key_of(id) > self.key_of(other)
+    }
     /// The block that follows in the index's list.
     fn next_free(&self, id: BlockId) -> Option<BlockId>;
 }
@@ -99,6 +104,11 @@ impl<B: FreeBlocks> FreeBlocks for &mut B {
     #[inline]
     fn size_of(&self, id: BlockId) -> Bytes {
         (**self).size_of(id)
+    }
+
+    #[inline]
+    fn is_after(&self, id: BlockId, other: BlockId) -> bool {
+        (**self).is_after(id, other)
     }
 
     #[inline]
@@ -144,11 +154,10 @@ impl FreeIndex {
     /// Adds a block that is not there.
     #[inline(always)]
     pub fn insert(&mut self, id: BlockId, mut blocks: impl FreeLinks) {
-        let key = blocks.key_of(id);
-        let number = bin_of(key.size);
+        let number = bin_of(blocks.size_of(id));
         let bin = self.bins.get(number);
-        // Whether the bin is empty cannot be foreseen, and is not asked: a block is before itself.
-        if bin.run.is_none() && key <= blocks.key_of(bin.first.unwrap_or(id)) {
+        // Whether the bin is empty cannot be foreseen, and is not asked: no block is after itself.
+        if bin.run.is_none() && !blocks.is_after(id, bin.first.unwrap_or(id)) {
             blocks.set_next_free(id, bin.first);
             self.bins.set(number, Bin { first: Some(id), run: None });
             self.marks.set(number);
@@ -213,7 +222,7 @@ impl FreeIndex {
         if bin == (Bin { first: Some(id), run: None }) {
             let first = blocks.next_free(id);
             self.bins.set(number, Bin { first, run: None });
-            self.marks.put(number, first.is_some());
+            self.marks.clear_if(number, first.is_none());
             return true;
         }
         self.remove_among(number, id, blocks)
@@ -247,7 +256,7 @@ impl FreeIndex {
         self.bins.set(number, Bin { first, run: Some(id).filter(|_| !is_empty) });
         if is_empty {
             self.spare.push(id);
-            self.marks.put(number, false);
+            self.marks.clear_if(number, true);
         }
         true
     }
@@ -292,7 +301,7 @@ impl FreeIndex {
     }
 
     /// The block that follows one that is in the index.
-    #[inline]
+    #[inline(always)]
     pub fn after(&self, id: BlockId, blocks: &impl FreeBlocks) -> Option<Found> {
         let key = blocks.key_of(id);
         let number = bin_of(key.size);
@@ -353,7 +362,7 @@ impl FreeIndex {
         while let Some(number) = self.marks.next(0) {
             self.spare.extend(self.bins.get(number).run);
             self.bins.set(number, Bin { first: None, run: None });
-            self.marks.put(number, false);
+            self.marks.clear_if(number, true);
         }
     }
 }
