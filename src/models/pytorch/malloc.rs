@@ -39,6 +39,7 @@ impl PyTorch {
         self.malloc_in_full(op, observer)
     }
 
+    /// A request that the free list serves; `None` if it has nothing for it.
     #[inline(always)]
     fn malloc_from_list<O: Observer>(&mut self, op: &AllocOp, observer: &mut O) -> Option<Addr> {
         let size = if self.rounds_to_512 {
