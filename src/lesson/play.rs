@@ -11,7 +11,7 @@ use super::{
 use crate::{
     base::{AllocId, Bytes, Id},
     models::pytorch::{PyTorch, PyTorchConfig, WhyNot},
-    observe::{BlockLife, DeviceStats, Lives},
+    observe::{BlockLife, DeviceStats, Lives, StatsTally},
     sim::{AllocError, Allocator, Device, DeviceConfig, replay_op},
     trace::{Op, Trace},
 };
@@ -114,7 +114,7 @@ pub struct Played {
     pub ops_total: usize,
 }
 
-type Watchers = ((DeviceStats, Lives), Witness);
+type Watchers = ((StatsTally, Lives), Witness);
 
 impl Played {
     /// Replays a run.
@@ -128,11 +128,11 @@ impl Played {
             ..DeviceConfig::new(trace.device(), spec.capacity)
         });
         let mut model = PyTorch::new(config, device, trace.streams(), trace.pools());
-        let stats = DeviceStats::new(spec.conf.max_split_size);
+        let tally = StatsTally::new(spec.conf.max_split_size);
         let lives = Lives::new(trace.start_ids().to_vec());
-        let mut watchers: Watchers = ((stats, lives), Witness::default());
+        let mut watchers: Watchers = ((tally, lives), Witness::default());
         model.start(trace, &mut watchers);
-        let before = levels(&watchers.0.0, &model);
+        let before = levels(&watchers.0.0.stats(), &model);
         let mut steps: Vec<Step> = Vec::new();
         for (op, statement) in trace.ops().iter().zip(&source.statements) {
             let done = u32::try_from(steps.len()).unwrap_or(u32::MAX - 1);
@@ -154,7 +154,7 @@ impl Played {
                 refusals: if asked_device { refusals } else { Vec::new() },
                 id,
                 asked,
-                after: levels(&watchers.0.0, &model),
+                after: levels(&watchers.0.0.stats(), &model),
             });
             if died {
                 break;
