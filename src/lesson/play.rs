@@ -138,8 +138,7 @@ impl Played {
             let done = u32::try_from(steps.len()).unwrap_or(u32::MAX - 1);
             let refusals = refusals(op, &model);
             let (id, asked) = named(op);
-            (watchers.0.1.now, watchers.0.1.id) =
-                (done.saturating_add(1), id.filter(|_| asked.is_some()));
+            (watchers.0.1.now, watchers.0.1.id) = (done.saturating_add(1), id.filter(|_| asked.is_some()));
             let failure = replay_op(trace, op, &mut model, &mut watchers);
             let facts = std::mem::take(&mut watchers.1.facts);
             let asked_device = facts.iter().any(is_of_device);
@@ -272,12 +271,14 @@ impl Played {
             step.id.and_then(|id| self.names.get(id.index())).is_some_and(|name| name == what)
         };
         match figure {
-            "fails" | "serves" => {
+            "fails" | "serves" | "request" => {
                 let Some(step) = steps().rfind(is_named) else {
                     return Err(format!("'{what}' was not asked for by then"));
                 };
-                let wanted =
-                    if figure == "fails" { step.error.is_some() } else { step.error.is_none() };
+                if figure == "request" {
+                    return Ok(Value::bytes(step.asked.unwrap_or_default()));
+                }
+                let wanted = if figure == "fails" { step.error.is_some() } else { step.error.is_none() };
                 return Ok(Value::count(u64::from(wanted)));
             }
             "label" => {
