@@ -138,7 +138,8 @@ impl Played {
             let done = u32::try_from(steps.len()).unwrap_or(u32::MAX - 1);
             let refusals = refusals(op, &model);
             let (id, asked) = named(op);
-            (watchers.0.1.now, watchers.0.1.id) = (done.saturating_add(1), id.filter(|_| asked.is_some()));
+            (watchers.0.1.now, watchers.0.1.id) =
+                (done.saturating_add(1), id.filter(|_| asked.is_some()));
             let failure = replay_op(trace, op, &mut model, &mut watchers);
             let facts = std::mem::take(&mut watchers.1.facts);
             let asked_device = facts.iter().any(is_of_device);
@@ -278,7 +279,8 @@ impl Played {
                 if figure == "request" {
                     return Ok(Value::bytes(step.asked.unwrap_or_default()));
                 }
-                let wanted = if figure == "fails" { step.error.is_some() } else { step.error.is_none() };
+                let wanted =
+                    if figure == "fails" { step.error.is_some() } else { step.error.is_none() };
                 return Ok(Value::count(u64::from(wanted)));
             }
             "label" => {

@@ -3,8 +3,8 @@
 use crate::{
     base::{Bytes, Id, StreamHandle},
     lesson::{Fact, Played, Refusal, Step},
-    models::pytorch::WhyNot,
     sim::{AllocError, Allocated, FreeCompleted, Place, Segment},
+    study::explain::WhyNot,
 };
 
 /// What happened, a sentence each; never empty.
