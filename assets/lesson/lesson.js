@@ -64,7 +64,8 @@ function drawProgram() {
   const lines = META.traces[now().trace].replace(/\n+$/, "").split("\n");
   $("program").replaceChildren(...lines.map((line, i) => {
     const at = line.indexOf("#"), item = element("li");
-    item.append(at < 0 ? line || " " : line.slice(0, at));
+    // Comments stand in a column of their own in the file; here there is no room for that.
+    item.append(at < 0 ? line || " " : line.slice(0, at).replace(/\s+$/, at ? "  " : ""));
     if (at >= 0) item.append(element("span", line.slice(at), "beside"));
     if (first.has(i + 1)) {
       item.dataset.from = first.get(i + 1);
@@ -198,9 +199,10 @@ function drawRuns() {
 }
 
 function drawText() {
-  document.title = `${LESSON.title} - fragsim lesson`;
+  document.title = `${LESSON.title.replaceAll("`", "")} - fragsim lesson`;
   $("what").textContent = `fragsim lesson ${LESSON.name}`;
-  $("title").textContent = LESSON.title;
+  $("title").textContent = "";
+  withCode($("title"), LESSON.title);
   for (const text of LESSON.text) paragraph($("text"), text);
   if (LESSON.popular) {
     $("popular").hidden = false;
