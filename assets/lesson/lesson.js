@@ -51,7 +51,8 @@ function drawTabs() {
     return tab;
   }));
   $("tabs").hidden = LESSON.runs.length < 2;
-  $("settings").textContent = (now().about ? `${now().about}. ` : "") + settingsText(now());
+  $("settings").textContent = "";
+  withCode($("settings"), (now().about ? `${now().about}; ` : "") + settingsText(now()));
 }
 
 // The text of the trace, each line with the first operation that it holds.
@@ -223,7 +224,8 @@ function drawText() {
     const item = element("li"), link = element("a", thread.at);
     link.href = thread.url;
     link.rel = "noreferrer";
-    item.append(link, `: ${thread.says}`);
+    item.append(link, ": ");
+    withCode(item, thread.says);
     $("threads").append(item);
   }
   $("threads-section").hidden = !LESSON.threads.length;
