@@ -320,9 +320,9 @@ mod tests {
 
 
              c = alloc 16MiB
-             36.00 MiB is free, but in 4 blocks of at most 9.00 MiB, each too small; it
-             waits for all pending events; the device has not enough: all segments that
-             are wholly free are given back, and it is asked again; OUT OF MEMORY: 16.00 …
+             OUT OF MEMORY: 16.00 MiB is asked, and the device has 0 bytes free; 36.00 MiB
+             is free, but in 4 blocks of at most 9.00 MiB, each too small; the device has
+             not enough, and there is nothing wholly free to give back
              # fits nowhere
              allocated 4 MiB   reserved 40 MiB   not allocated 36 MiB   device free 0 B
              peak 40 MiB / 40 MiB   segments 2   cudaMalloc 4   cudaFree 0   retries 1
@@ -343,8 +343,8 @@ mod tests {
              one column is 1 MiB
 
              c = alloc 16MiB
-             36.00 MiB is free, but in 4 blocks of
-             at most 9.00 MiB, each too small; i …
+             OUT OF MEMORY: 16.00 MiB is asked,
+             and the device has 0 bytes free; …
              alloc 4 MiB res 40 MiB dev 0 B
              ←→ step  c run  t text  ? keys  q quit
         "#]],
