@@ -254,9 +254,7 @@ fn padded(text: &str, width: usize, count: usize, style: Style) -> Vec<Line<'sta
     if lines.len() > count {
         lines.truncate(count);
         if let Some(last) = lines.last_mut() {
-            while last.chars().count() + 2 > width {
-                last.pop();
-            }
+            while last.chars().count() + 2 > width && last.pop().is_some() {}
             last.push_str(" …");
         }
     }
