@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Each folder of `src`, lowest first, and what it may import besides itself.
-const FLOORS: [(&str, &[&str]); 10] = [
+const FLOORS: [(&str, &[&str]); 11] = [
     ("base", &[]),
     ("trace", &["base"]),
     ("source", &["base", "trace"]),
@@ -21,10 +21,14 @@ const FLOORS: [(&str, &[&str]); 10] = [
     ("models", &["base", "trace", "sim"]),
     ("observe", &["base", "trace", "sim"]),
     ("study", &["base", "trace", "sim", "models", "observe"]),
-    ("report", &["base", "trace", "sim", "observe", "study"]),
+    ("lesson", &["base", "trace", "sim", "models", "observe"]),
+    ("report", &["base", "trace", "sim", "observe", "study", "lesson"]),
     (
         "cli",
-        &["base", "trace", "source", "sim", "workload", "models", "observe", "study", "report"],
+        &[
+            "base", "trace", "source", "sim", "workload", "models", "observe", "study", "lesson",
+            "report",
+        ],
     ),
 ];
 

@@ -51,7 +51,8 @@ function drawTabs() {
     return tab;
   }));
   $("tabs").hidden = LESSON.runs.length < 2;
-  $("settings").textContent = (now().about ? `${now().about}. ` : "") + settingsText(now());
+  $("settings").textContent = "";
+  withCode($("settings"), (now().about ? `${now().about}; ` : "") + settingsText(now()));
 }
 
 // The text of the trace, each line with the first operation that it holds.
@@ -64,7 +65,8 @@ function drawProgram() {
   const lines = META.traces[now().trace].replace(/\n+$/, "").split("\n");
   $("program").replaceChildren(...lines.map((line, i) => {
     const at = line.indexOf("#"), item = element("li");
-    item.append(at < 0 ? line || " " : line.slice(0, at));
+    // Comments stand in a column of their own in the file; here there is no room for that.
+    item.append(at < 0 ? line || " " : line.slice(0, at).replace(/\s+$/, at ? "  " : ""));
     if (at >= 0) item.append(element("span", line.slice(at), "beside"));
     if (first.has(i + 1)) {
       item.dataset.from = first.get(i + 1);
@@ -198,9 +200,10 @@ function drawRuns() {
 }
 
 function drawText() {
-  document.title = `${LESSON.title} - fragsim lesson`;
+  document.title = `${LESSON.title.replaceAll("`", "")} - fragsim lesson`;
   $("what").textContent = `fragsim lesson ${LESSON.name}`;
-  $("title").textContent = LESSON.title;
+  $("title").textContent = "";
+  withCode($("title"), LESSON.title);
   for (const text of LESSON.text) paragraph($("text"), text);
   if (LESSON.popular) {
     $("popular").hidden = false;
@@ -221,7 +224,8 @@ function drawText() {
     const item = element("li"), link = element("a", thread.at);
     link.href = thread.url;
     link.rel = "noreferrer";
-    item.append(link, `: ${thread.says}`);
+    item.append(link, ": ");
+    withCode(item, thread.says);
     $("threads").append(item);
   }
   $("threads-section").hidden = !LESSON.threads.length;

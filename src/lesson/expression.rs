@@ -12,9 +12,10 @@ use std::{cmp::Ordering, fmt};
 
 use super::{Played, real};
 use crate::{
-    base::Bytes,
-    models::pytorch::rounding::{
-        MIN_BLOCK_SIZE, MIN_LARGE_ALLOC, ROUND_LARGE, SMALL_BUFFER, SMALL_SIZE,
+    base::{Bytes, Release},
+    models::pytorch::{
+        conf::AllocConf,
+        rounding::{MIN_BLOCK_SIZE, MIN_LARGE_ALLOC, ROUND_LARGE, SMALL_BUFFER, SMALL_SIZE},
     },
 };
 
@@ -99,12 +100,14 @@ fn rule(name: &str) -> Result<Value, String> {
         "min_block" => MIN_BLOCK_SIZE,
         "small_size" => SMALL_SIZE,
         "small_buffer" => SMALL_BUFFER,
-        "large_buffer" => Bytes::mib(20),
+        "large_buffer" => AllocConf::new(Release::NEWEST).large_segment_size,
         "min_large_alloc" => MIN_LARGE_ALLOC,
         "round_large" => ROUND_LARGE,
+        // The default of `max_non_split_rounding_mb`.
+        "slack" => AllocConf::new(Release::NEWEST).max_non_split_rounding_size,
         _ => {
             return Err(format!(
-                "there is no rule '{name}'; there are min_block, small_size, small_buffer, large_buffer, min_large_alloc, round_large"
+                "there is no rule '{name}'; there are min_block, small_size, small_buffer, large_buffer, min_large_alloc, round_large, slack"
             ));
         }
     };

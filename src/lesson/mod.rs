@@ -20,7 +20,7 @@ mod told;
 
 pub use self::{
     play::{Beside, Levels, Played, Refusal, Source, Step},
-    read::{Claim, Lesson, LessonError, MAX_OPS, Popular, RunSpec, Thread, WorkloadCall},
+    read::{Claim, Lesson, LessonError, MAX_OPS, Popular, RunSpec, Thread},
     real::RealRun,
     scene::{Part, PartKind, Scene, SegmentShown, label},
     shelf::{SHELF, ShelfEntry, find},

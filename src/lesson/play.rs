@@ -272,10 +272,13 @@ impl Played {
             step.id.and_then(|id| self.names.get(id.index())).is_some_and(|name| name == what)
         };
         match figure {
-            "fails" | "serves" => {
+            "fails" | "serves" | "request" => {
                 let Some(step) = steps().rfind(is_named) else {
                     return Err(format!("'{what}' was not asked for by then"));
                 };
+                if figure == "request" {
+                    return Ok(Value::bytes(step.asked.unwrap_or_default()));
+                }
                 let wanted =
                     if figure == "fails" { step.error.is_some() } else { step.error.is_none() };
                 return Ok(Value::count(u64::from(wanted)));

@@ -51,8 +51,6 @@ pub struct Lesson {
     pub popular: Option<Popular>,
     /// Where somebody met it.
     pub threads: Vec<Thread>,
-    /// Larger programs of the same kind.
-    pub workloads: Vec<WorkloadCall>,
 }
 
 /// A sentence and what must be so for it to be true.
@@ -102,19 +100,6 @@ impl Thread {
     }
 }
 
-/// A synthetic program: `fragsim synth NAME ARGS`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadCall {
-    /// What it is in the lesson.
-    pub run: String,
-    /// Its preset.
-    pub workload: String,
-    /// Its parameters, as they are typed.
-    #[serde(default)]
-    pub args: Vec<String>,
-}
-
 /// One run of a lesson.
 #[derive(Clone, Debug)]
 pub struct RunSpec {
@@ -153,8 +138,6 @@ struct Head {
     popular: Option<Popular>,
     #[serde(default)]
     thread: Vec<Thread>,
-    #[serde(default)]
-    workload: Vec<WorkloadCall>,
 }
 
 #[derive(Deserialize)]
@@ -236,7 +219,6 @@ impl Lesson {
             claims: head.claim,
             popular: head.popular,
             threads: head.thread,
-            workloads: head.workload,
         })
     }
 }

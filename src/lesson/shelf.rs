@@ -37,10 +37,39 @@ macro_rules! shelf {
 }
 
 /// All of them, in their order. Behind each name stand its traces.
-pub const SHELF: [ShelfEntry; 3] = shelf![
+pub const SHELF: [ShelfEntry; 32] = shelf![
+    "two_layers": "two_layers";
+    "empty_cache": "empty_cache";
+    "fraction": "fraction" "fraction.limited";
     "no_block": "no_block" "no_block.pinned";
+    "pins": "pins" "pins.first";
     "rounding": "rounding";
+    "streams": "streams";
+    "order": "order" "order.longest";
+    "max_split": "max_split" "max_split.hurts";
+    "roundup": "roundup";
+    "gc": "gc" "gc.nofraction";
     "expandable": "expandable" "expandable.grows";
+    "graphs": "graphs" "graphs.large_first" "graphs.separate";
+    "no_grad": "no_grad" "no_grad.off";
+    "loss_sum": "loss_sum" "loss_sum.train";
+    "outputs_list": "outputs_list" "outputs_list.cpu" "outputs_list.detach";
+    "zero_grad": "zero_grad" "zero_grad.none";
+    "batch_size": "batch_size" "batch_size.b16" "batch_size.b8";
+    "accumulation": "accumulation" "batch_size" "batch_size.b8";
+    "precision": "precision" "precision.autocast" "precision.bf16";
+    "checkpointing": "checkpointing" "checkpointing.layer" "checkpointing.sqrt";
+    "eight_bit": "eight_bit" "eight_bit.quarter" "eight_bit.full_activations" "eight_bit.activations";
+    "lora": "lora" "lora.adapters";
+    "offload": "offload" "offload.host" "offload.sequential";
+    "split_devices": "split_devices" "split_devices.first" "split_devices.second";
+    "flash": "flash" "flash.fused";
+    "slicing": "slicing" "slicing.sliced" "slicing.fused" "slicing.training";
+    "kv_cache": "kv_cache" "kv_cache.paged" "kv_cache.reserved";
+    "oom_message": "oom_message" "oom_message.fragmented";
+    "optimizer_birth": "optimizer_birth";
+    "rlhf": "rlhf" "rlhf.empty";
+    "server_day": "server_day" "server_day.paged";
 ];
 
 /// A lesson by its name or its number, from 1; its place on the shelf.

@@ -19,7 +19,7 @@ MIB = 1 << 20
 def named():
     names = set()
     for path in sorted(LESSONS.glob("*.md")):
-        names.update(re.findall(r"real\.\w+\((\w+)\)", path.read_text()))
+        names.update(re.findall(r"real\.\w+\(([\w.]+)\)", path.read_text()))
     return sorted(names)
 
 

@@ -254,9 +254,7 @@ fn padded(text: &str, width: usize, count: usize, style: Style) -> Vec<Line<'sta
     if lines.len() > count {
         lines.truncate(count);
         if let Some(last) = lines.last_mut() {
-            while last.chars().count() + 2 > width {
-                last.pop();
-            }
+            while last.chars().count() + 2 > width && last.pop().is_some() {}
             last.push_str(" …");
         }
     }
@@ -320,9 +318,9 @@ mod tests {
 
 
              c = alloc 16MiB
-             36.00 MiB is free, but in 4 blocks of at most 9.00 MiB, each too small; it
-             waits for all pending events; the device has not enough: all segments that
-             are wholly free are given back, and it is asked again; OUT OF MEMORY: 16.00 …
+             OUT OF MEMORY: 16.00 MiB is asked, and the device has 0 bytes free; 36.00 MiB
+             is free, but in 4 blocks of at most 9.00 MiB, each too small; the device has
+             not enough, and there is nothing wholly free to give back
              # fits nowhere
              allocated 4 MiB   reserved 40 MiB   not allocated 36 MiB   device free 0 B
              peak 40 MiB / 40 MiB   segments 2   cudaMalloc 4   cudaFree 0   retries 1
@@ -343,8 +341,8 @@ mod tests {
              one column is 1 MiB
 
              c = alloc 16MiB
-             36.00 MiB is free, but in 4 blocks of
-             at most 9.00 MiB, each too small; i …
+             OUT OF MEMORY: 16.00 MiB is asked,
+             and the device has 0 bytes free; …
              alloc 4 MiB res 40 MiB dev 0 B
              ←→ step  c run  t text  ? keys  q quit
         "#]],

@@ -3,8 +3,8 @@
 use crate::{
     base::{Bytes, Id, StreamHandle},
     lesson::{Fact, Played, Refusal, Step},
-    models::pytorch::WhyNot,
     sim::{AllocError, Allocated, FreeCompleted, Place, Segment},
+    study::explain::WhyNot,
 };
 
 /// What happened, a sentence each; never empty.
@@ -45,8 +45,15 @@ pub fn sentences(step: &Step, played: &Played) -> Vec<String> {
             }
             Fact::SegmentFree(segment) => told.push(given_back(segment, &mut facts)),
             Fact::SegmentUnmap(segment) => told.push(format!("{} is unmapped and goes back to the device", segment.span.size)),
-            Fact::Retry => told.push("the device has not enough: all segments that are wholly free are given back, and it is asked again".into()),
-            Fact::Wait => told.push("it waits for all pending events".into()),
+            Fact::Retry => told.push(match facts.peek() {
+                Some(Fact::SegmentFree(_) | Fact::SegmentUnmap(_)) => "the device has not enough: what is wholly free is given back, and it is asked again".into(),
+                _ => "the device has not enough, and there is nothing wholly free to give back".into(),
+            }),
+            Fact::Wait => {
+                if matches!(facts.peek(), Some(Fact::FreeCompleted(_))) {
+                    told.push("it waits for the other streams".into());
+                }
+            }
             Fact::PoolCreated(pool) => told.push(format!("private pool {pool} is there from now on")),
             Fact::Oom(failed) => told.push(format!("OUT OF MEMORY: {} is asked, and the device has {} free", failed.size, failed.device_free)),
             Fact::Rejected => {}
@@ -57,6 +64,10 @@ pub fn sentences(step: &Step, played: &Played) -> Vec<String> {
     }
     if told.is_empty() {
         told.push(nothing_done(step));
+    }
+    // What matters first: the rest may not have room.
+    if step.error.is_some() {
+        told.rotate_right(1);
     }
     told
 }
