@@ -152,7 +152,7 @@ impl Tape<'_> {
 impl Torch {
     /// Begins an operator on these inputs.
     pub fn tape(&self, inputs: &[&Tensor]) -> Tape<'_> {
-        let on = self.0.grad_enabled.get() && inputs.iter().any(|t| t.requires_grad());
+        let on = self.0.grad_enabled.get() && self.check().is_ok() && inputs.iter().any(|t| t.requires_grad());
         let edges =
             if on { inputs.iter().map(|t| t.history.clone()).collect() } else { Vec::new() };
         Tape { torch: self, on, edges }

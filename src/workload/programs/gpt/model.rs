@@ -196,6 +196,9 @@ impl Gpt {
         match self.shape.checkpoint {
             Pieces::None => {
                 for (i, block) in (0..).zip(self.blocks.iter()) {
+                    if t.check().is_err() {
+                        break; // the rest would not be recorded
+                    }
                     let device = self.shape.device_of(i);
                     x = t.to_device(&x, device);
                     x = t.on_device(device, || block.forward(t, &x, training));
