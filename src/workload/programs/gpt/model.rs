@@ -281,11 +281,8 @@ impl Gpt {
         let (b, n) = (ids.dim(0), ids.dim(1));
         let flat = ids.shaped(&[b * (n - 1)]);
         let from = ids.device().unwrap_or(0);
-        let flat = if b > 1 {
-            t.on_device(from, || t.input(&[b * (n - 1)], DType::I64))
-        } else {
-            flat
-        };
+        let flat =
+            if b > 1 { t.on_device(from, || t.input(&[b * (n - 1)], DType::I64)) } else { flat };
         t.to_device(&flat, self.shape.last_device())
     }
 }

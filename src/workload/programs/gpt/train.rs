@@ -196,9 +196,8 @@ impl Train {
     fn check_devices(&self) -> Result<(), WorkloadError> {
         in_range("devices", self.devices, 1..=64)?;
         let cannot = |parameter: &str, message: &str| {
-            (self.devices > 1)
-                .then(|| Err(WorkloadError::parameter(parameter, message)))
-                .unwrap_or(Ok(()))
+            let error = || WorkloadError::parameter(parameter, message);
+            if self.devices > 1 { Err(error()) } else { Ok(()) }
         };
         if self.devices > self.layers {
             cannot("devices", "more devices than layers: each needs a block at least")?;
