@@ -70,7 +70,7 @@ impl Recorded<'_> {
         ];
         let known = names.iter().filter(|(name, _)| self.params.contains_key(*name));
         let value = |name: &str| match self.text(name) {
-            empty if empty.is_empty() => "fp32".to_owned(),
+            empty if empty.is_empty() => "none".to_owned(),
             value => value,
         };
         known.map(|(name, ours)| ((*ours).to_owned(), value(name))).collect()
@@ -109,7 +109,7 @@ impl Recorded<'_> {
         add("slice", slice);
         add("vocab", "32000");
         add("weights", "bf16");
-        add("autocast", "fp32");
+        add("autocast", "none");
         if self.is("train", "true") {
             add("zero_grad", "before_forward");
             add("loss", "temporary");
@@ -124,7 +124,7 @@ impl Recorded<'_> {
         vec![
             ("sum_loss", self.text("how")),
             ("backward", self.text("backward")),
-            ("autocast", "fp32".into()),
+            ("autocast", "none".into()),
         ]
     }
 
@@ -147,8 +147,8 @@ impl Recorded<'_> {
         let (weights, autocast) = match self.text("kind").as_str() {
             "amp_bf16" => ("fp32", "bf16"),
             "fp16_scaler" => ("fp32", "fp16"),
-            "pure_bf16" => ("bf16", "fp32"),
-            _ => ("fp32", "fp32"),
+            "pure_bf16" => ("bf16", "none"),
+            _ => ("fp32", "none"),
         };
         vec![
             ("weights", weights.into()),

@@ -152,7 +152,9 @@ impl Tape<'_> {
 impl Torch {
     /// Begins an operator on these inputs.
     pub fn tape(&self, inputs: &[&Tensor]) -> Tape<'_> {
-        let on = self.0.grad_enabled.get() && inputs.iter().any(|t| t.requires_grad());
+        let on = self.0.grad_enabled.get()
+            && self.check().is_ok()
+            && inputs.iter().any(|t| t.requires_grad());
         let edges =
             if on { inputs.iter().map(|t| t.history.clone()).collect() } else { Vec::new() };
         Tape { torch: self, on, edges }
@@ -160,8 +162,7 @@ impl Torch {
 
     /// Runs backward from a scalar.
     pub fn backward(&self, root: &Tensor) {
-        let grad =
-            self.on_device(root.device().unwrap_or(0), || self.empty_like(root));
+        let grad = self.on_device(root.device().unwrap_or(0), || self.empty_like(root));
         self.backward_with(root, &grad);
     }
 

@@ -15,9 +15,8 @@ pub struct GradScaler {
 impl GradScaler {
     /// `scaler.scale(loss)`.
     pub fn scale(&mut self, t: &Torch, loss: &Tensor) -> Tensor {
-        let (scale, _) = self
-            .scale
-            .get_or_insert_with(|| (t.empty(&[], DType::F32), t.empty(&[], DType::I32)));
+        let (scale, _) =
+            self.scale.get_or_insert_with(|| (t.empty(&[], DType::F32), t.empty(&[], DType::I32)));
         t.mul(loss, scale)
     }
 

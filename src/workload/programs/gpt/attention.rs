@@ -95,7 +95,7 @@ fn sliced(t: &Torch, q: &Tensor, k: &Tensor, v: &Tensor, slice: u64) -> Tensor {
     let (q, k, v) = (join(q), join(k), join(v));
     let mut outs = Vec::new();
     let mut at = 0;
-    while at < pairs {
+    while at < pairs && t.check().is_ok() {
         let some = slice.min(pairs - at);
         let part = |x: &Tensor| t.slice(x, &[some, n, e]);
         let p = {

@@ -6,7 +6,7 @@ choice! {
     /// Mixed precision.
     pub enum Precision {
         /// Everything in the type of the weights.
-        Full = "fp32",
+        Never = "none",
         /// Products in bfloat16.
         Bf16 = "bf16",
         /// Products in float16.
@@ -18,7 +18,7 @@ impl Precision {
     /// The type that autocast casts to.
     pub fn dtype(self) -> Option<DType> {
         match self {
-            Self::Full => None,
+            Self::Never => None,
             Self::Bf16 => Some(DType::BF16),
             Self::Fp16 => Some(DType::F16),
         }

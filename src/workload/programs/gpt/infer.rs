@@ -29,7 +29,7 @@ parameters! {
         /// Type of the weights.
         weights: DType = DType::BF16;
         /// Mixed precision by autocast.
-        autocast: Precision = Precision::Full;
+        autocast: Precision = Precision::Never;
         /// How attention is computed.
         attention: Attention = Attention::Sdpa;
         /// Pairs of sequence and head at a time, for sliced attention.
@@ -77,11 +77,10 @@ impl Infer {
 
 impl Workload for Infer {
     fn check(&self) -> Result<(), WorkloadError> {
-        check_sizes(&self.shape())?;
-        in_range("batch", self.batch, 1..=1 << 30)?;
+        check_sizes(&self.shape(), self.batch)?;
         in_range("seq", self.seq, 2..=self.context)?;
         in_range("steps", self.steps, 1..=1_000_000)?;
-        let half = self.weights != DType::F32 || self.autocast != Precision::Full;
+        let half = self.weights != DType::F32 || self.autocast != Precision::Never;
         if self.attention == Attention::Flash && !half {
             let message = "flash attention is for half precision: give efficient, or weights bf16";
             return Err(WorkloadError::parameter("attention", message));

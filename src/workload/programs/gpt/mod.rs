@@ -58,8 +58,12 @@ pub(super) const PRESETS: &[Preset] = &[
     },
 ];
 
-/// Sizes of a model that cannot be.
-fn check_sizes(shape: &Shape) -> Result<(), WorkloadError> {
+/// Slices of sliced attention in a forward, each of which is a handful of tensors to keep.
+const MOST_SLICES: u64 = 200_000;
+
+/// Sizes of a model that cannot be, for batches of this many sequences.
+fn check_sizes(shape: &Shape, batch: u64) -> Result<(), WorkloadError> {
+    in_range("batch", batch, 1..=1 << 30)?;
     in_range("layers", shape.layers, 1..=1000)?;
     in_range("width", shape.width, 1..=1 << 20)?;
     in_range("heads", shape.heads, 1..=4096)?;
@@ -77,5 +81,14 @@ fn check_sizes(shape: &Shape) -> Result<(), WorkloadError> {
     }
     in_range("vocab", shape.vocab, 1..=1 << 30)?;
     in_range("context", shape.context, 2..=1 << 30)?;
-    in_range("slice", shape.slice, 1..=1 << 30)
+    in_range("slice", shape.slice, 1..=1 << 30)?;
+    let slices = (batch * shape.heads).div_ceil(shape.slice) * shape.layers;
+    if shape.attention == Attention::Sliced && slices > MOST_SLICES {
+        let message = format!(
+            "{slices} slices in all blocks are more than {MOST_SLICES}: give larger slices, fewer \
+             layers or a smaller batch"
+        );
+        return Err(WorkloadError::parameter("slice", message));
+    }
+    Ok(())
 }

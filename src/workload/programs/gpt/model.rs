@@ -196,6 +196,9 @@ impl Gpt {
         match self.shape.checkpoint {
             Pieces::None => {
                 for (i, block) in (0..).zip(self.blocks.iter()) {
+                    if t.check().is_err() {
+                        break; // the rest would not be recorded
+                    }
                     let device = self.shape.device_of(i);
                     x = t.to_device(&x, device);
                     x = t.on_device(device, || block.forward(t, &x, training));
@@ -278,11 +281,8 @@ impl Gpt {
         let (b, n) = (ids.dim(0), ids.dim(1));
         let flat = ids.shaped(&[b * (n - 1)]);
         let from = ids.device().unwrap_or(0);
-        let flat = if b > 1 {
-            t.on_device(from, || t.input(&[b * (n - 1)], DType::I64))
-        } else {
-            flat
-        };
+        let flat =
+            if b > 1 { t.on_device(from, || t.input(&[b * (n - 1)], DType::I64)) } else { flat };
         t.to_device(&flat, self.shape.last_device())
     }
 }

@@ -171,6 +171,11 @@ impl Train {
         lengths
     }
 
+    /// Sequences in a batch of an evaluation, if there is one.
+    fn evaluation_batch(&self) -> u64 {
+        if self.evaluate_every == 0 { 0 } else { self.evaluate_batch }
+    }
+
     fn check_lengths(&self) -> Result<(), WorkloadError> {
         in_range("seq", self.seq, 2..=self.context)?;
         in_range("shortest", self.shortest, 2..=self.seq)?;
@@ -191,9 +196,8 @@ impl Train {
     fn check_devices(&self) -> Result<(), WorkloadError> {
         in_range("devices", self.devices, 1..=64)?;
         let cannot = |parameter: &str, message: &str| {
-            (self.devices > 1)
-                .then(|| Err(WorkloadError::parameter(parameter, message)))
-                .unwrap_or(Ok(()))
+            let error = || WorkloadError::parameter(parameter, message);
+            if self.devices > 1 { Err(error()) } else { Ok(()) }
         };
         if self.devices > self.layers {
             cannot("devices", "more devices than layers: each needs a block at least")?;
@@ -217,7 +221,7 @@ impl Workload for Train {
     }
 
     fn check(&self) -> Result<(), WorkloadError> {
-        check_sizes(&self.shape())?;
+        check_sizes(&self.shape(), self.batch.max(self.evaluation_batch()))?;
         in_range("batch", self.batch, 1..=1 << 30)?;
         in_range("steps", self.steps, 1..=1_000_000)?;
         in_range("accumulate", self.accumulate, 0..=100_000)?;
@@ -240,15 +244,15 @@ impl Workload for Train {
             }
         }
         let half = self.weights != DType::F32;
-        if half && self.autocast != Precision::Full {
-            let message = "autocast is for float32 weights: give autocast = fp32";
+        if half && self.autocast != Precision::Never {
+            let message = "autocast is for float32 weights: give autocast = none";
             return Err(WorkloadError::parameter("autocast", message));
         }
         if half && self.scaler {
             let message = "a GradScaler is for float32 weights: give scaler = false";
             return Err(WorkloadError::parameter("scaler", message));
         }
-        if self.attention == Attention::Flash && !half && self.autocast == Precision::Full {
+        if self.attention == Attention::Flash && !half && self.autocast == Precision::Never {
             let message = "flash attention is for half precision: give efficient, or autocast";
             return Err(WorkloadError::parameter("attention", message));
         }

@@ -103,6 +103,9 @@ impl Loop<'_> {
             ZeroGrad::BeforeBackward | ZeroGrad::AfterStep | ZeroGrad::Zeros | ZeroGrad::Never => {}
         }
         for _ in 0..of.accumulate.max(1) {
+            if t.check().is_err() {
+                return; // the rest would not be recorded
+            }
             self.forward(t, seq);
             if of.zero_grad == ZeroGrad::BeforeBackward {
                 self.zero_grad();
@@ -214,6 +217,9 @@ impl Loop<'_> {
             return;
         }
         for _ in 0..of.evaluate_batches {
+            if t.check().is_err() {
+                return;
+            }
             let one = || {
                 let ids = t.input(&[of.evaluate_batch, of.evaluate_seq], DType::I64);
                 let mut logits = None;

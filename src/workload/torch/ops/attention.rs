@@ -141,8 +141,7 @@ impl Torch {
         let (b, h, n) = (q.dim(0), q.dim(1), q.dim(2));
         let from = q.dtype();
         let apart = b > 1 && h > 1;
-        let (wq, wk, wv) =
-            (self.to(q, DType::F32), self.to(k, DType::F32), self.to(v, DType::F32));
+        let (wq, wk, wv) = (self.to(q, DType::F32), self.to(k, DType::F32), self.to(v, DType::F32));
         let scaled = self.scale(&wq);
         let mask = {
             let ones = self.empty(&[n, n], DType::Bool);

@@ -22,9 +22,7 @@ impl Torch {
         let tape = self.tape(&[x]);
         let out = self.on_device(device, || self.empty_like(x));
         // The node belongs to the device that the gradient goes to.
-        self.on_device(from, || {
-            tape.finish(out, move |t, grad, _| vec![Some(t.empty_like(&grad))])
-        })
+        self.on_device(from, || tape.finish(out, move |t, grad, _| vec![Some(t.empty_like(&grad))]))
     }
 
     /// `x.to("cpu")`: nothing on the device, but the graph goes with it.

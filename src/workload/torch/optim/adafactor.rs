@@ -53,8 +53,7 @@ impl Loop {
         if let [rows, columns] = *parameter.shape() {
             let row_mean = reduced(t, rows, dtype, reduce::row(columns, rows));
             drop(self.row_mean.replace(row_mean));
-            let column_mean =
-                reduced(t, columns, dtype, reduce::column_sum_scratch(rows, columns));
+            let column_mean = reduced(t, columns, dtype, reduce::column_sum_scratch(rows, columns));
             drop(self.column_mean.replace(column_mean));
             t.cublas_workspace();
             let estimate = t.empty(&[rows, columns], dtype);

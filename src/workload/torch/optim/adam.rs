@@ -66,9 +66,8 @@ impl Optimizer for Adam {
     fn step(&mut self, t: &Torch) {
         for (parameter, state) in self.parameters.iter().zip(&mut self.states) {
             if parameter.grad().is_some() {
-                state.get_or_insert_with(|| {
-                    Self::state(t, parameter, self.kind == AdamKind::Fused)
-                });
+                state
+                    .get_or_insert_with(|| Self::state(t, parameter, self.kind == AdamKind::Fused));
             }
         }
         let stepped = |p: &&Tensor| p.grad().is_some();
@@ -76,8 +75,7 @@ impl Optimizer for Adam {
         devices.dedup();
         for device in devices {
             let here = |p: &&Tensor| p.device() == Some(device);
-            let parameters: Vec<_> =
-                self.parameters.iter().filter(stepped).filter(here).collect();
+            let parameters: Vec<_> = self.parameters.iter().filter(stepped).filter(here).collect();
             t.on_device(device, || self.update(t, &parameters));
         }
     }

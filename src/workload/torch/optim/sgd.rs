@@ -50,8 +50,6 @@ impl Torch {
     /// Memory like a weight's, on its device, for what an optimizer remembers of it.
     pub(super) fn state_like(&self, parameter: &Tensor, dtype: super::super::DType) -> Tensor {
         let device = parameter.device().unwrap_or(0);
-        self.on_device(device, || {
-            self.empty_as(parameter.shape(), dtype, Label::OptimizerState)
-        })
+        self.on_device(device, || self.empty_as(parameter.shape(), dtype, Label::OptimizerState))
     }
 }
