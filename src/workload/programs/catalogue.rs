@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt};
+use super::{Workload, convert, cuda_graphs, fsdp, gpt, kv_cache};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +26,36 @@ pub struct Preset {
 
 /// Every program.
 pub fn catalogue() -> &'static [Entry] {
-    &[Entry {
-        name: "train",
-        about: "a GPT-like transformer in training: forward, backward, step",
-        make: || Box::<gpt::Train>::default(),
-        presets: gpt::PRESETS,
-    }]
+    &[
+        Entry {
+            name: "train",
+            about: "a GPT-like transformer in training: forward, backward, step",
+            make: || Box::<gpt::Train>::default(),
+            presets: gpt::PRESETS,
+        },
+        Entry {
+            name: "fsdp",
+            about: "sharded training (ZeRO 1 to 3, FSDP), as one of the devices sees it",
+            make: || Box::<fsdp::Fsdp>::default(),
+            presets: fsdp::PRESETS,
+        },
+        Entry {
+            name: "kv-cache",
+            about: "requests come and go; their keys and values grow, are reserved, or are paged",
+            make: || Box::<kv_cache::KvCache>::default(),
+            presets: kv_cache::PRESETS,
+        },
+        Entry {
+            name: "convert",
+            about: "weights are converted on the device, layer by layer, while they are loaded",
+            make: || Box::<convert::Convert>::default(),
+            presets: convert::PRESETS,
+        },
+        Entry {
+            name: "cuda-graphs",
+            about: "inference captured in CUDA graphs of several batch sizes, in private pools",
+            make: || Box::<cuda_graphs::CudaGraphs>::default(),
+            presets: cuda_graphs::PRESETS,
+        },
+    ]
 }

@@ -1,7 +1,12 @@
 //! The programs: each a struct of parameters and what it does with them.
 
 mod catalogue;
+pub mod convert;
+pub mod cuda_graphs;
+mod decoder;
+pub mod fsdp;
 pub mod gpt;
+pub mod kv_cache;
 
 pub use catalogue::{Entry, Preset, catalogue};
 

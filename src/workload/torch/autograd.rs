@@ -220,15 +220,9 @@ impl Torch {
         *leaf.grad.borrow_mut() = Some(grad.labelled(Label::Gradient));
     }
 
-    /// `InputBuffer::accumulate`: in place where one of the two is not seen by others.
-    fn accumulate(&self, old: Tensor, new: Tensor) -> Tensor {
-        if old.is_only_reference() {
-            old
-        } else if new.is_only_reference() {
-            new
-        } else {
-            self.empty_like(&old)
-        }
+    /// `InputBuffer::accumulate`: in place where nobody else sees the gradient that came first.
+    fn accumulate(&self, old: Tensor, new: &Tensor) -> Tensor {
+        if old.is_only_reference() { old } else { self.empty_like(new) }
     }
 }
 
@@ -322,7 +316,7 @@ impl Engine {
         let inputs = self.waiting.entry(key).or_insert_with(|| vec![None; slots]);
         if let Some(grad) = grad {
             inputs[at] = Some(match inputs[at].take() {
-                Some(old) => torch.accumulate(old, grad),
+                Some(old) => torch.accumulate(old, &grad),
                 None => grad,
             });
         }

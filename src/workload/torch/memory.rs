@@ -1,6 +1,6 @@
 //! [`Memory`]: what the tensors of a program ask of the allocator of each device.
 
-use super::tensor::DType;
+use super::{clock::Clock, tensor::DType};
 use crate::{
     base::{AllocId, Bytes, DeviceIndex, Id, StreamId},
     trace::{Control, Stream, Trace, TraceBuilder},
@@ -32,6 +32,7 @@ struct DeviceMemory {
     labels: Vec<Label>,
     /// Number of streams made.
     streams: u16,
+    clock: Clock,
 }
 
 impl Memory {
@@ -40,6 +41,7 @@ impl Memory {
             builder: TraceBuilder::new(DeviceIndex(i)),
             labels: Vec::new(),
             streams: 1,
+            clock: Clock::default(),
         };
         let devices = (0..devices).map(device).collect();
         Self { devices, ops: 0, failed: None }
@@ -98,17 +100,33 @@ impl Memory {
     }
 
     pub(super) fn free(&mut self, place: Place) {
-        if self.count_op()
-            && let Err(error) = self.devices[place.device].builder.free(place.id, false)
-        {
+        if !self.count_op() {
+            return;
+        }
+        let memory = &mut self.devices[place.device];
+        let pending = memory.clock.free(place.id);
+        if let Err(error) = memory.builder.free(place.id, pending) {
             self.fail(error.into());
         }
     }
 
+    /// The clock of a device, if there is such a device.
+    pub(super) fn clock(&mut self, device: usize) -> Option<&mut Clock> {
+        self.devices.get_mut(device).map(|memory| &mut memory.clock)
+    }
+
+    pub(super) fn run_late(&mut self) {
+        self.devices.iter_mut().for_each(|memory| memory.clock.late = true);
+    }
+
     pub(super) fn record_stream(&mut self, place: Place, stream: StreamId) {
-        if self.count_op()
-            && let Err(error) = self.devices[place.device].builder.record_stream(place.id, stream)
-        {
+        if !self.count_op() {
+            return;
+        }
+        let memory = &mut self.devices[place.device];
+        if memory.clock.late {
+            memory.clock.use_on(place.id, stream);
+        } else if let Err(error) = memory.builder.record_stream(place.id, stream) {
             self.fail(error.into());
         }
     }

@@ -21,6 +21,7 @@
 mod autocast;
 mod autograd;
 mod checkpoint;
+mod clock;
 mod memory;
 pub mod nn;
 mod ops;
@@ -43,6 +44,7 @@ use self::{
     tensor::Storage,
 };
 pub use self::{
+    clock::EventRef,
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
 };
@@ -256,6 +258,11 @@ impl Torch {
         for device in 0..memory.devices() {
             memory.push(device, Op::EmptyCache);
         }
+    }
+
+    /// A stream as traces know it, for controls.
+    pub fn stream_id(&self, stream: StreamRef) -> StreamId {
+        stream.stream
     }
 
     /// Something rarer, on the current device.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::attention_split::drop_in_order;
 use crate::workload::torch::{DType, Tensor, Torch, autograd::Grads};
 
 impl Torch {
@@ -16,7 +17,9 @@ impl Torch {
         let out = self.empty_like(q);
         let rows = [q.dim(0), q.dim(1), q.dim(2)];
         let log_sum = self.empty(&rows, DType::F32);
+        let parts = self.split_accumulators(q, k);
         let (seed, offset) = (self.empty(&[2], DType::I64), self.empty(&[], DType::I64));
+        drop_in_order(parts);
         let saved_rows = tape.save(&log_sum);
         let saved_out = tape.save(&out);
         let saved_random = (tape.save(&seed), tape.save(&offset));

@@ -4,6 +4,7 @@
 //! code does; gradients are made in the order of the inputs' names there.
 
 mod attention;
+mod attention_split;
 mod elementwise;
 mod embedding;
 mod linear;

@@ -13,9 +13,11 @@ impl Torch {
         let saved = tape.save(&x);
         let out = self.empty_like(&x);
         let rows = x.numel().checked_div(x.dim(-1)).unwrap_or(0);
-        let mean = self.empty(&[rows], DType::F32);
-        let rstd = self.empty(&[rows], DType::F32);
-        let (mean, rstd) = (tape.save(&mean), tape.save(&rstd));
+        let (mean, rstd) = {
+            // Mean and scale of each row; without a graph the mean goes first.
+            let rows = [self.empty(&[rows], DType::F32), self.empty(&[rows], DType::F32)];
+            (tape.save(&rows[0]), tape.save(&rows[1]))
+        };
         let (of, scale) = (x.detach(), weight.detach());
         let (shape, dtype) = (of.shape.clone(), of.dtype());
         drop(of);
