@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, convert, cuda_graphs, fsdp, gpt, kv_cache};
+use super::{Workload, adversarial, convert, cuda_graphs, fsdp, gpt, kv_cache};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,12 @@ pub fn catalogue() -> &'static [Entry] {
             about: "inference captured in CUDA graphs of several batch sizes, in private pools",
             make: || Box::<cuda_graphs::CudaGraphs>::default(),
             presets: cuda_graphs::PRESETS,
+        },
+        Entry {
+            name: "adversarial",
+            about: "made to fragment: Robson's worst case, combs, orders, growth, random churn",
+            make: || Box::<adversarial::Adversarial>::default(),
+            presets: adversarial::PRESETS,
         },
     ]
 }

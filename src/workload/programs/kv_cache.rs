@@ -2,10 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-use super::{Preset, Workload, cuda_graphs::check_heads};
+use super::{Preset, Workload, cuda_graphs::check_heads, draws::Draws};
 use crate::workload::{
     Label, WorkloadError,
     parameter::{choice, in_range, parameters},
@@ -100,10 +97,10 @@ impl KvCache {
         if !self.prompts.is_empty() {
             return self.prompts.iter().copied().zip(self.new.iter().copied()).collect();
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut draws = Draws::new(self.seed);
         let mut request = |_| {
-            let prompt = rng.random_range(self.prompt_min..=self.prompt_max);
-            (prompt, rng.random_range(self.new_min..=self.new_max))
+            let prompt = draws.uniform(self.prompt_min, self.prompt_max);
+            (prompt, draws.uniform(self.new_min, self.new_max))
         };
         (0..self.requests).map(&mut request).collect()
     }
@@ -257,9 +254,12 @@ impl Workload for KvCache {
                     r.x = Some(self.feed(t, &mut device, r, x));
                     r.left -= 1;
                 }
-                let (done, left) = live.into_iter().partition(|r| r.left == 0);
+                let (done, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|r| r.left == 0);
                 live = left;
-                self.finish(&mut device, done);
+                for request in done {
+                    device.free_blocks.extend(&request.blocks);
+                    request.drop();
+                }
                 t.mark("step");
                 t.check()?;
             }
@@ -269,16 +269,5 @@ impl Workload for KvCache {
             last.into_iter().for_each(drop_list);
             t.check()
         })
-    }
-}
-
-impl KvCache {
-    /// Lets go of finished requests. The loop before has left its variable on the last request of
-    /// all, which goes after the others.
-    fn finish(&self, device: &mut Device, done: Vec<Request>) {
-        for request in done {
-            device.free_blocks.extend(&request.blocks);
-            request.drop();
-        }
     }
 }

@@ -1,9 +1,11 @@
 //! The programs: each a struct of parameters and what it does with them.
 
+pub mod adversarial;
 mod catalogue;
 pub mod convert;
 pub mod cuda_graphs;
 mod decoder;
+mod draws;
 pub mod fsdp;
 pub mod gpt;
 pub mod kv_cache;
