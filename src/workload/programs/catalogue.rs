@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, adversarial, convert, cuda_graphs, fsdp, gpt, kv_cache};
+use super::{Workload, adversarial, convert, cuda_graphs, fsdp, gpt, kv_cache, leaks, serve};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,12 @@ pub fn catalogue() -> &'static [Entry] {
             presets: kv_cache::PRESETS,
         },
         Entry {
+            name: "serve",
+            about: "a server of a language model over a day, with a paged cache as in vLLM or without",
+            make: || Box::<serve::Serve>::default(),
+            presets: serve::PRESETS,
+        },
+        Entry {
             name: "convert",
             about: "weights are converted on the device, layer by layer, while they are loaded",
             make: || Box::<convert::Convert>::default(),
@@ -62,6 +68,12 @@ pub fn catalogue() -> &'static [Entry] {
             about: "inference captured in CUDA graphs of several batch sizes, in private pools",
             make: || Box::<cuda_graphs::CudaGraphs>::default(),
             presets: cuda_graphs::PRESETS,
+        },
+        Entry {
+            name: "leak",
+            about: "mistakes that keep memory: summed losses, lists, gradients, logs, exceptions",
+            make: || Box::<leaks::Leak>::default(),
+            presets: leaks::PRESETS,
         },
         Entry {
             name: "adversarial",

@@ -97,8 +97,8 @@ impl Decoder {
         Self { pos, blocks, norm, heads, tok }
     }
 
-    /// Logits of token ids `[batch, tokens]`.
-    pub(super) fn forward(&self, t: &Torch, ids: &Tensor) -> Tensor {
+    /// What the first `blocks` blocks make of token ids `[batch, tokens]`.
+    pub(super) fn forward_until(&self, t: &Torch, ids: &Tensor, blocks: u64) -> Tensor {
         let mut x = {
             let tok = t.embedding(ids, &self.tok);
             let places = t.input(&[ids.dim(1)], DType::I64);
@@ -108,9 +108,16 @@ impl Decoder {
             drop(tok);
             x
         };
-        for block in &self.blocks {
+        let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
+        for block in self.blocks.iter().take(blocks) {
             x = block_forward(t, block, self.heads, x.clone());
         }
+        x
+    }
+
+    /// Logits of token ids `[batch, tokens]`.
+    pub(super) fn forward(&self, t: &Torch, ids: &Tensor) -> Tensor {
+        let x = self.forward_until(t, ids, u64::MAX);
         let normed = t.layer_norm(&x, &self.norm[0], &self.norm[1]);
         let logits = t.linear(&normed, &self.tok, None);
         drop((normed, x));

@@ -9,6 +9,8 @@ mod draws;
 pub mod fsdp;
 pub mod gpt;
 pub mod kv_cache;
+pub mod leaks;
+pub mod serve;
 
 pub use catalogue::{Entry, Preset, catalogue};
 

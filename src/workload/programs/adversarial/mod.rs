@@ -27,8 +27,8 @@ choice! {
         Comb = "comb",
         /// A tensor grows by a step, again and again, as a cache does by `torch.cat`.
         Growing = "growing",
-        /// Each cycle frees a large block and asks for a smaller one, and a small one stays. Grows
-        /// without bound with `max_split_size_mb` between the two and expandable segments.
+        /// Each cycle a large block and a smaller one come and go, and a small one stays. Grows without
+        /// bound with `max_split_size_mb` and expandable segments together.
         SplitGrowth = "split_growth",
     }
 }

@@ -57,14 +57,18 @@ impl Adversarial {
         t.check()
     }
 
+    /// The large block and the smaller one behind it leave one hole, too large for either where
+    /// `max_split_size_mb` forbids to split it, and what stays keeps it from growing into the next.
+    ///
     /// # Source
     /// pytorch issue #123548 and pull request #193400.
     pub(super) fn split_growth(&self, t: &Torch) -> Result<(), WorkloadError> {
         let mut stay = Vec::new();
         for _ in 0..self.rounds {
-            drop(block(t, self.large_bytes()));
+            let large = block(t, self.large_bytes());
             let smaller = block(t, self.small_bytes());
             stay.push(block(t, self.stays << 10));
+            drop(large);
             drop(smaller);
             t.mark("cycle");
             t.check()?;

@@ -46,10 +46,7 @@ fn splits(heads: u64, queries: u64, keys: u64, head: u64) -> u64 {
     let most = MOST_SPLITS.min(at_once).min(blocks);
     let is_another = |n: u64| n == 1 || blocks.div_ceil(n) != blocks.div_ceil(n - 1);
     // Shares of the time in which a multiprocessor has work, in 2^-32.
-    let busy = |n: u64| {
-        let work = tasks.saturating_mul(n);
-        (work << 32) / (at_once * work.div_ceil(at_once).max(1))
-    };
+    let busy = |n: u64| ((tasks * n) << 32) / (at_once * (tasks * n).div_ceil(at_once).max(1));
     let best = (1..=most).filter(|n| is_another(*n)).map(busy).max().unwrap_or(0);
     let is_near = |n: &u64| is_another(*n) && busy(*n) * 20 >= best * 17;
     (1..=most).find(is_near).unwrap_or(1)
