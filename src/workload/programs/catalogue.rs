@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt};
+use super::{Workload, gpt, resnet};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +26,18 @@ pub struct Preset {
 
 /// Every program.
 pub fn catalogue() -> &'static [Entry] {
-    &[Entry {
-        name: "train",
-        about: "a GPT-like transformer in training: forward, backward, step",
-        make: || Box::<gpt::Train>::default(),
-        presets: gpt::PRESETS,
-    }]
+    &[
+        Entry {
+            name: "train",
+            about: "a GPT-like transformer in training: forward, backward, step",
+            make: || Box::<gpt::Train>::default(),
+            presets: gpt::PRESETS,
+        },
+        Entry {
+            name: "resnet",
+            about: "a ResNet in training by SGD, or in inference",
+            make: || Box::<resnet::Run>::default(),
+            presets: resnet::PRESETS,
+        },
+    ]
 }

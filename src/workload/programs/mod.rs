@@ -2,6 +2,7 @@
 
 mod catalogue;
 pub mod gpt;
+pub mod resnet;
 
 pub use catalogue::{Entry, Preset, catalogue};
 

@@ -23,9 +23,11 @@ mod autograd;
 mod checkpoint;
 mod memory;
 pub mod nn;
+pub mod nn2d;
 mod ops;
 pub mod optim;
 mod reduce;
+pub mod sgd;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ use self::{
     tensor::Storage,
 };
 pub use self::{
+    ops::conv::{Cudnn, Window},
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
 };

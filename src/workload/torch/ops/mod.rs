@@ -4,9 +4,13 @@
 //! code does; gradients are made in the order of the inputs' names there.
 
 mod attention;
+pub(super) mod conv;
 mod elementwise;
 mod embedding;
+mod inplace;
 mod linear;
 mod loss;
 mod norm;
+mod norm2d;
+mod pool;
 mod shape;
