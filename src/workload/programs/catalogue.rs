@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt, resnet};
+use super::{Workload, diffusion, gpt, resnet};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,12 @@ pub fn catalogue() -> &'static [Entry] {
             about: "a ResNet in training by SGD, or in inference",
             make: || Box::<resnet::Run>::default(),
             presets: resnet::PRESETS,
+        },
+        Entry {
+            name: "diffusion",
+            about: "images of texts by Stable Diffusion: text encoder, UNet, autoencoder",
+            make: || Box::<diffusion::Generate>::default(),
+            presets: diffusion::PRESETS,
         },
     ]
 }

@@ -1,6 +1,7 @@
 //! The programs: each a struct of parameters and what it does with them.
 
 mod catalogue;
+pub mod diffusion;
 pub mod gpt;
 pub mod resnet;
 

@@ -45,7 +45,7 @@ use self::{
     tensor::Storage,
 };
 pub use self::{
-    ops::conv::{Cudnn, Window},
+    ops::conv::{Cudnn, WeightOrder, Window},
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
 };

@@ -44,6 +44,15 @@ impl Window {
     }
 }
 
+/// In which order a convolution reads its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightOrder {
+    /// As it lies.
+    AsItLies,
+    /// In that of the image, of which a copy is made.
+    Copied,
+}
+
 impl Torch {
     /// `F.conv2d(x, weight, bias)` of `[batch, channels, height, width]`: keeps the input and the weight.
     ///
@@ -57,6 +66,19 @@ impl Torch {
         bias: Option<&Tensor>,
         window: Window,
         cudnn: Cudnn,
+    ) -> Tensor {
+        self.conv2d_with(x, weight, bias, window, cudnn, WeightOrder::AsItLies)
+    }
+
+    /// As [`Torch::conv2d`], with the weight brought to an order first.
+    pub fn conv2d_with(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        window: Window,
+        cudnn: Cudnn,
+        order: WeightOrder,
     ) -> Tensor {
         let bias = bias.map(|b| self.cast_input(b));
         let weight = self.cast_input(weight);
@@ -72,7 +94,10 @@ impl Torch {
         let columns = columns(&weight, high.saturating_mul(wide));
         let library = (x.dtype() != DType::BF16 || cudnn.bfloat16).then_some(cudnn);
         match library {
-            Some(cudnn) => drop(self.scratch(cudnn.workspace)),
+            Some(cudnn) => {
+                let _copy = (order == WeightOrder::Copied).then(|| self.empty_like(&weight));
+                drop(self.scratch(cudnn.workspace));
+            }
             None if window.unfolds() => {
                 let unfolded = self.empty(&columns, x.dtype());
                 self.workspace("cublas", CUBLAS_WORKSPACE);

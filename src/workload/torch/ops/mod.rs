@@ -14,3 +14,4 @@ mod norm;
 mod norm2d;
 mod pool;
 mod shape;
+mod wide_attention;

@@ -41,8 +41,8 @@ impl Torch {
         let out = self.empty_like(x);
         let (of_group, of_channel) = ([x.dim(0), groups], [x.dim(0), x.dim(1)]);
         let (mean, rstd) = (self.empty(&of_group, x.dtype()), self.empty(&of_group, x.dtype()));
-        let scale = self.empty(&of_channel, x.dtype());
-        drop(self.empty(&of_channel, x.dtype()));
+        let scale = self.empty(&of_channel, DType::F32);
+        drop(self.empty(&of_channel, DType::F32));
         drop(scale);
         let statistics = [tape.save(&mean), tape.save(&rstd)];
         drop((mean, rstd));
