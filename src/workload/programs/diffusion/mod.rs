@@ -159,8 +159,8 @@ impl Generate {
         drop(scaled);
         drop(t.to(&image, DType::F32));
         t.mark("vae");
-        drop((time, noise));
-        stage.leave(t);
+        stage.leave();
+        drop((ids, condition, z, time, noise, image));
         t.check()
     }
 }
@@ -213,10 +213,8 @@ impl Stage {
         self.here = Some(i);
     }
 
-    /// The last model goes back to the host, as hooks let it.
-    fn leave(&mut self, _t: &Torch) {
-        if let Some(model) = self.here.take().and_then(|i| self.models.get(i)) {
-            model.unload();
-        }
+    /// The program is over.
+    fn leave(&self) {
+        self.models.iter().for_each(Model::unload);
     }
 }
