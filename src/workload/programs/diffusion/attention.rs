@@ -13,7 +13,9 @@ pub enum How {
     Fused,
     /// `AttnProcessor`: all scores at once.
     Naive,
-    /// `SlicedAttnProcessor`: so many pairs of image and head at a time.
+    /// `SlicedAttnProcessor`: half as many pairs of image and head at a time as there are heads.
+    SlicedByHalves,
+    /// `SlicedAttnProcessor`: so many pairs at a time.
     Sliced(u64),
 }
 
@@ -47,6 +49,7 @@ impl Attention {
     /// diffusers 0.42, `models/attention_processor.py`; `scenarios/diffusion_512_n1`.
     pub fn forward(&self, t: &Torch, x: &Tensor, context: &Tensor) -> Tensor {
         match self.how {
+            How::SlicedByHalves => self.sliced(t, x, context, self.heads / 2),
             How::Sliced(n) => self.sliced(t, x, context, n),
             How::Fused | How::Naive => {
                 let q = self.to_q.forward(t, x);
@@ -89,7 +92,7 @@ impl Attention {
         let part = |x: &Tensor, n: u64| x.shaped(&[n, x.dim(1), x.dim(2)]);
         let (mut at, pairs) = (0, q.dim(0));
         let mut last = None;
-        while at < pairs {
+        while at < pairs && t.check().is_ok() {
             let n = slice.max(1).min(pairs - at);
             at += n;
             let scores = Self::scores(t, &part(&q, n), &part(&k, n), false);

@@ -111,21 +111,22 @@ impl TransformerBlock {
     }
 }
 
-/// How a [`Transformer2d`] comes from channels to tokens and back.
+/// How a [`Transformer2d`] projects what it gets, and gives.
 #[derive(Clone, Debug)]
-enum Projections {
-    /// `use_linear_projection=False`: on the image.
-    Convs(Conv, Conv),
-    /// `use_linear_projection=True`: on its tokens.
-    Linears(Linear, Linear),
+enum Projection {
+    /// `use_linear_projection=False`: the image.
+    OfImage(Conv),
+    /// `use_linear_projection=True`: its tokens.
+    OfTokens(Linear),
 }
 
 /// `Transformer2DModel`.
 #[derive(Clone, Debug)]
 pub struct Transformer2d {
     norm: GroupNorm,
-    projections: Projections,
+    projection_in: Projection,
     blocks: Vec<TransformerBlock>,
+    projection_out: Projection,
 }
 
 /// Sizes of the transformers of a UNet.
@@ -147,24 +148,16 @@ impl Transformer2d {
     /// Over images of so many channels.
     pub fn new(b: &mut Builder, channels: u64, config: &TransformerConfig) -> Self {
         let norm = b.group_norm(channels);
-        let (conv_in, linear_in) = if config.linear {
-            (None, Some(b.linear(channels, channels, true)))
-        } else {
-            (Some(b.conv(channels, channels, Window::same(1))), None)
+        let project = |b: &mut Builder| match config.linear {
+            true => Projection::OfTokens(b.linear(channels, channels, true)),
+            false => Projection::OfImage(b.conv(channels, channels, Window::same(1))),
         };
-        let block =
-            |b: &mut Builder| TransformerBlock::new(b, channels, config.text, config.heads, config.how);
+        let projection_in = project(b);
+        let block = |b: &mut Builder| {
+            TransformerBlock::new(b, channels, config.text, config.heads, config.how)
+        };
         let blocks = (0..config.layers).map(|_| block(b)).collect();
-        let projections = match (conv_in, linear_in) {
-            (Some(conv), _) => {
-                Projections::Convs(conv, b.conv(channels, channels, Window::same(1)))
-            }
-            (None, Some(linear)) => {
-                Projections::Linears(linear, b.linear(channels, channels, true))
-            }
-            (None, None) => return Self::new(b, channels, config),
-        };
-        Self { norm, projections, blocks }
+        Self { norm, projection_in, blocks, projection_out: project(b) }
     }
 
     /// `model(x, text)`.
@@ -175,9 +168,9 @@ impl Transformer2d {
         let mut strided = true;
         let mut h = {
             let normed = self.norm.forward(t, x);
-            match &self.projections {
-                Projections::Convs(conv, _) => conv.forward(t, &normed).tokens(),
-                Projections::Linears(linear, _) => {
+            match &self.projection_in {
+                Projection::OfImage(conv) => conv.forward(t, &normed).tokens(),
+                Projection::OfTokens(linear) => {
                     strided = false;
                     linear.forward_strided(t, &normed.tokens())
                 }
@@ -188,12 +181,12 @@ impl Transformer2d {
             strided = false;
         }
         let back = |tokens: &Tensor| Image::in_order(t.copy(tokens).shaped(x.data.shape()));
-        let projected = match &self.projections {
-            Projections::Convs(_, conv) => {
+        let projected = match &self.projection_out {
+            Projection::OfImage(conv) => {
                 let image = back(&h);
                 conv.forward(t, &image)
             }
-            Projections::Linears(_, linear) => {
+            Projection::OfTokens(linear) => {
                 let tokens = linear.forward(t, &h);
                 back(&tokens)
             }
@@ -231,9 +224,9 @@ impl Upsample {
         Self(b.conv(channels, channels, Window::same(3)))
     }
 
-    /// `layer(x)`.
-    pub fn forward(&self, t: &Torch, x: &Image) -> Image {
-        let larger = x.upsample(t);
+    /// `layer(x)`, to these sides if given.
+    pub fn forward(&self, t: &Torch, x: &Image, sides: Option<[u64; 2]>) -> Image {
+        let larger = x.upsample(t, sides);
         self.0.forward(t, &larger)
     }
 }

@@ -49,9 +49,9 @@ pub struct Clip {
 
 impl Clip {
     /// A text encoder of these sizes, and its weights.
-    pub fn new(config: ClipConfig, cudnn: Cudnn) -> (Self, Model) {
+    pub fn new(config: ClipConfig, dtype: DType, cudnn: Cudnn) -> (Self, Model) {
         let width = config.width;
-        let b = &mut Builder::new(DType::F16, cudnn);
+        let mut b = Builder::new(dtype, cudnn);
         let tokens = b.embedding(VOCABULARY, width);
         let places = b.embedding(TOKENS, width);
         b.places(TOKENS);
@@ -65,17 +65,16 @@ impl Clip {
             fc2: b.linear(4 * width, width, true),
             norm2: b.layer_norm(width),
         };
-        let layers = (0..config.layers).map(|_| layer(b)).collect();
+        let layers = (0..config.layers).map(|_| layer(&mut b)).collect();
         let norm = b.layer_norm(width);
         let projection = config.projection.map(|outputs| b.linear(width, outputs, false));
-        let model = std::mem::replace(b, Builder::new(DType::F16, cudnn)).finish();
-        (Self { config, tokens, places, layers, norm, projection }, model)
+        (Self { config, tokens, places, layers, norm, projection }, b.finish())
     }
 
     /// The tokens' embeddings, and the pooled one.
     ///
     /// # Source
-    /// transformers 5.3, `models/clip/modeling_clip.py`; `scenarios/diffusion_512_n1`: entries 1247 to
+    /// transformers 5.23, `models/clip/modeling_clip.py`; `scenarios/diffusion_512_n1`: entries 1247 to
     /// 2042.
     pub fn forward(&self, t: &Torch, ids: &Tensor) -> (Tensor, Tensor) {
         let embedded = {

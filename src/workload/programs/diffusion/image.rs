@@ -58,19 +58,28 @@ impl Image {
         Self { data: t.activation(&self.data), layout: self.layout }
     }
 
-    /// `F.interpolate(x, scale_factor=2, mode="nearest")`.
+    /// `F.interpolate(x, mode="nearest")` to twice the sides, or to those that are given.
     ///
     /// # Source
-    /// `aten/src/ATen/native/cuda/UpSampleNearest2d.cu`, 2.11.
-    pub fn upsample(&self, t: &Torch) -> Self {
-        let data = t.upsample2d(&self.data);
-        let layout = match self.layout {
-            Layout::Other => {
-                drop(t.copy(&self.data));
-                Layout::InOrder
-            }
-            layout => layout,
+    /// `aten/src/ATen/native/cuda/UpSampleNearest2d.cu`, 2.11; diffusers 0.42,
+    /// `models/upsampling.py`.
+    pub fn upsample(&self, t: &Torch, sides: Option<[u64; 2]>) -> Self {
+        let data = &self.data;
+        let sides = sides.unwrap_or([data.dim(2), data.dim(3)].map(|side| side.saturating_mul(2)));
+        // The kernel for channels last does not serve large batches and results.
+        let many = data.dim(0) >= 64 || data.numel() > MOST_NUMBERS / 2;
+        let (input, layout) = match self.layout {
+            Layout::ChannelsLast if many => (t.copy(data), Layout::InOrder),
+            layout => (data.clone(), layout),
         };
+        let data = t.upsample2d(&input, sides);
+        if layout == Layout::Other {
+            drop(t.copy(&input));
+            return Self::in_order(data);
+        }
         Self { data, layout }
     }
 }
+
+/// Numbers that 32 bits count.
+const MOST_NUMBERS: u64 = 1 << 31;

@@ -18,7 +18,7 @@ struct Weights(Rc<Held>);
 #[derive(Debug)]
 struct Held {
     shapes: Vec<Vec<u64>>,
-    dtype: DType,
+    dtype: Cell<DType>,
     /// A buffer that no file holds: offloading layer by layer leaves it on the device.
     stays: bool,
     here: RefCell<Vec<Tensor>>,
@@ -27,12 +27,11 @@ struct Held {
 }
 
 impl Weights {
-    fn load(&self, t: &Torch, dtype: Option<DType>) {
-        let dtype = dtype.filter(|_| self.0.dtype.is_floating()).unwrap_or(self.0.dtype);
-        let weight = |shape: &Vec<u64>| t.empty_as(shape, dtype, Label::Parameter);
+    /// Brings them to the device; those that are there already are made anew one by one.
+    fn load(&self, t: &Torch) {
         let mut here = self.0.here.borrow_mut();
         for (i, shape) in self.0.shapes.iter().enumerate() {
-            let weight = weight(shape);
+            let weight = t.empty_as(shape, self.0.dtype.get(), Label::Parameter);
             match here.get_mut(i) {
                 Some(before) => *before = weight,
                 None => here.push(weight),
@@ -57,7 +56,7 @@ impl Weights {
             return f(&here);
         }
         let load = |shape: &Vec<u64>| {
-            let weight = t.empty_as(shape, self.0.dtype, Label::Parameter);
+            let weight = t.empty_as(shape, self.0.dtype.get(), Label::Parameter);
             t.empty_cache();
             weight
         };
@@ -77,7 +76,7 @@ pub struct Model {
 impl Model {
     /// `model.to("cuda")`.
     pub fn load(&self, t: &Torch) {
-        self.layers.iter().for_each(|layer| layer.load(t, None));
+        self.layers.iter().for_each(|layer| layer.load(t));
     }
 
     /// `model.to("cpu")`.
@@ -85,16 +84,34 @@ impl Model {
         self.layers.iter().for_each(Weights::unload);
     }
 
-    /// `model.to(dtype)` of a model on the device.
-    pub fn convert(&self, t: &Torch, dtype: Option<DType>) {
-        self.layers.iter().for_each(|layer| layer.load(t, dtype));
+    /// The model is no more: a module lets go of its own buffers first.
+    pub fn leave(&self) {
+        self.layers.iter().filter(|layer| layer.0.stays).for_each(Weights::unload);
+        self.unload();
+    }
+
+    /// `model.to(dtype)`, wherever it is.
+    pub fn convert(&self, t: &Torch, dtype: DType) {
+        for layer in self.layers.iter().filter(|layer| layer.0.dtype.get().is_floating()) {
+            layer.0.dtype.set(dtype);
+            if !layer.0.here.borrow().is_empty() {
+                layer.load(t);
+            }
+        }
+    }
+
+    /// How many numbers it has to be trained.
+    pub fn parameters(&self) -> u64 {
+        let layers = self.layers.iter().filter(|layer| layer.0.dtype.get().is_floating());
+        let shapes = layers.flat_map(|layer| &layer.0.shapes);
+        shapes.map(|shape| shape.iter().product::<u64>()).sum()
     }
 
     /// `accelerate.cpu_offload(model, offload_buffers=True)`: each layer comes for its call.
     pub fn offload_layers(&self, t: &Torch) {
         for layer in &self.layers {
             if layer.0.stays {
-                layer.load(t, None);
+                layer.load(t);
             } else {
                 layer.0.visits.set(true);
             }
@@ -129,7 +146,7 @@ impl Builder {
     fn held(&mut self, shapes: &[&[u64]], dtype: DType, stays: bool) -> Weights {
         let weights = Weights(Rc::new(Held {
             shapes: shapes.iter().map(|shape| shape.to_vec()).collect(),
-            dtype,
+            dtype: Cell::new(dtype),
             stays,
             here: RefCell::default(),
             visits: Cell::new(false),
@@ -147,7 +164,7 @@ impl Builder {
     pub fn linear(&mut self, inputs: u64, outputs: u64, bias: bool) -> Linear {
         let (weight, of_bias) = ([outputs, inputs], [outputs]);
         let shapes: &[&[u64]] = if bias { &[&weight, &of_bias] } else { &[&weight] };
-        Linear { weights: self.weights(shapes), outputs }
+        Linear { weights: self.weights(shapes) }
     }
 
     /// `nn.Conv2d`, with bias.
@@ -181,7 +198,6 @@ impl Builder {
 #[derive(Clone, Debug)]
 pub struct Linear {
     weights: Weights,
-    outputs: u64,
 }
 
 impl Linear {
@@ -207,11 +223,6 @@ impl Linear {
                 [] => folded,
             }
         })
-    }
-
-    /// How many numbers it gives.
-    pub fn outputs(&self) -> u64 {
-        self.outputs
     }
 }
 
@@ -278,17 +289,24 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// `layer(x)` of one without weights.
+    pub fn plain(t: &Torch, x: &Tensor) -> Tensor {
+        Self::compute(t, x, false)
+    }
+
     /// `layer(x)`; `strided` if `x` does not lie in order.
     pub fn forward(&self, t: &Torch, x: &Tensor, strided: bool) -> Tensor {
-        self.weights.with(t, |_| {
-            let in_order = strided.then(|| t.copy(x));
-            let out = t.empty_like(x);
-            let rows = x.numel().checked_div(x.dim(-1)).unwrap_or(0);
-            let mean = t.empty(&[rows], DType::F32);
-            let rstd = t.empty(&[rows], DType::F32);
-            drop((in_order, mean, rstd));
-            out
-        })
+        self.weights.with(t, |_| Self::compute(t, x, strided))
+    }
+
+    fn compute(t: &Torch, x: &Tensor, strided: bool) -> Tensor {
+        let in_order = strided.then(|| t.copy(x));
+        let out = t.empty_like(x);
+        let rows = x.numel().checked_div(x.dim(-1)).unwrap_or(0);
+        let mean = t.empty(&[rows], DType::F32);
+        let rstd = t.empty(&[rows], DType::F32);
+        drop((in_order, mean, rstd));
+        out
     }
 }
 
@@ -299,9 +317,44 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// Runs `f` with the factors on the device.
-    pub fn with<R>(&self, t: &Torch, f: impl FnOnce() -> R) -> R {
-        self.weights.with(t, |_| f())
+    /// `nn.RMSNorm`, by one operator.
+    ///
+    /// # Source
+    /// `aten/src/ATen/native/layer_norm.cpp`, `rms_norm`, 2.11.
+    pub fn forward(&self, t: &Torch, x: &Tensor) -> Tensor {
+        self.weights.with(t, |_| {
+            let out = t.empty_like(x);
+            let rows = x.numel().checked_div(x.dim(-1)).unwrap_or(0);
+            drop(t.empty(&[rows], DType::F32));
+            out
+        })
+    }
+
+    /// `T5LayerNorm`, step by step, in float32.
+    ///
+    /// # Source
+    /// transformers 5.23, `models/t5/modeling_t5.py`.
+    pub fn forward_by_steps(&self, t: &Torch, x: &Tensor) -> Tensor {
+        self.weights.with(t, |_| {
+            let mut rows = x.shape().to_vec();
+            rows.pop();
+            let variance = {
+                let mut wide = t.to(x, DType::F32);
+                wide = t.empty_like(&wide);
+                t.empty_of(&wide.shaped(&rows), DType::F32)
+            };
+            let mut h = {
+                let mut root = t.empty_like(&variance);
+                root = t.empty_like(&root);
+                let h = t.empty_of(x, DType::F32);
+                drop(root);
+                h
+            };
+            h = t.to(&h, x.dtype());
+            let out = t.empty_like(&h);
+            drop((variance, h));
+            out
+        })
     }
 }
 

@@ -46,14 +46,16 @@ struct Level<Resize> {
 
 /// An embedding of a number by two layers.
 #[derive(Clone, Debug)]
-struct Embed(Linear, Linear);
+pub struct Embed(Linear, Linear);
 
 impl Embed {
-    fn new(b: &mut Builder, inputs: u64, outputs: u64) -> Self {
+    /// From so many numbers to so many.
+    pub fn new(b: &mut Builder, inputs: u64, outputs: u64) -> Self {
         Self(b.linear(inputs, outputs, true), b.linear(outputs, outputs, true))
     }
 
-    fn forward(&self, t: &Torch, x: &Tensor) -> Tensor {
+    /// `embed(x)`.
+    pub fn forward(&self, t: &Torch, x: &Tensor) -> Tensor {
         let mut h = self.0.forward(t, x);
         h = t.activation(&h);
         self.1.forward(t, &h)
@@ -68,6 +70,21 @@ pub struct Down {
     time: Embed,
     added: Option<Embed>,
     levels: Vec<Level<Downsample>>,
+}
+
+/// What comes of the way down.
+#[derive(Debug)]
+pub struct DownResult {
+    /// The smallest image.
+    pub h: Image,
+    /// What the way up needs.
+    pub kept: Vec<Image>,
+    /// The sines and cosines of the time.
+    pub time: Tensor,
+    /// The embedding of the time, and of what else the model is told.
+    pub emb: Tensor,
+    /// What the model was told beside the time.
+    pub told: Option<Tensor>,
 }
 
 /// The blocks in the middle.
@@ -86,14 +103,34 @@ pub struct Condition {
     pub pooled: Option<Tensor>,
 }
 
+/// What ControlNets add to a UNet.
+#[derive(Debug)]
+pub struct Control {
+    /// To each image that the way up gets.
+    pub residuals: Vec<Image>,
+    /// To the middle.
+    pub middle: Image,
+}
+
+/// Numbers that Stable Diffusion XL is told of an image: its size, its crop, and its goal.
+const IDS: u64 = 6;
+/// Sines and cosines for each.
+const ID_WIDTH: u64 = 256;
+
 impl Down {
-    /// The way down of a UNet.
-    pub fn new(b: &mut Builder, config: UnetConfig, how: How) -> Self {
+    /// The way down of a UNet; `hint` makes layers between the embeddings and the levels.
+    pub fn new(
+        b: &mut Builder,
+        config: UnetConfig,
+        how: How,
+        hint: impl FnOnce(&mut Builder),
+    ) -> Self {
         let first = config.levels.first().map_or(0, |level| level.channels);
         let time = 4 * first;
         let conv_in = b.conv(LATENT_CHANNELS, first, Window::same(3));
         let embed = Embed::new(b, first, time);
         let added = config.added.map(|inputs| Embed::new(b, inputs, time));
+        hint(b);
         let mut levels = Vec::new();
         let mut inputs = first;
         for (i, level) in config.levels.iter().enumerate() {
@@ -133,30 +170,32 @@ impl Down {
         sinusoids(t, batch, first, dtype)
     }
 
-    /// The image of the way down, what the way up needs of it, and the embedding of the time.
+    /// `hint` is added to the image first.
     pub fn forward(
         &self,
         t: &Torch,
         x: &Tensor,
         condition: &Condition,
-        hint: Option<&Image>,
-    ) -> (Image, Vec<Image>, Vec<Tensor>) {
+        hint: impl FnOnce() -> Option<Image>,
+    ) -> DownResult {
         let time = self.time(t, x.dim(0), x.dtype());
         let mut emb = self.time.forward(t, &time);
+        let mut told = None;
         if let Some((added, pooled)) = self.added.as_ref().zip(condition.pooled.as_ref()) {
             let more = {
-                let ids = sinusoids(t, 6 * x.dim(0), 256, DType::F32);
-                let rows = [x.dim(0), pooled.dim(1) + 6 * 256];
-                let parts = [pooled, &ids];
-                let both = t.to(&t.cat(&parts, &rows), x.dtype());
+                let ids = sinusoids(t, IDS * x.dim(0), ID_WIDTH, DType::F32);
+                let mut both = t.empty(&[x.dim(0), pooled.dim(1) + IDS * ID_WIDTH], DType::F32);
+                both = t.to(&both, x.dtype());
+                let more = added.forward(t, &both);
                 drop(ids);
-                added.forward(t, &both)
+                more
             };
             emb = t.add(&emb, &more);
+            told = Some(more);
         }
         let mut h = self.conv_in.forward(t, &Image::in_order(x.clone()));
-        if let Some(hint) = hint {
-            h = h.add(t, hint);
+        if let Some(hint) = hint() {
+            h = h.add(t, &hint);
         }
         let mut kept = vec![h.clone()];
         for level in &self.levels {
@@ -172,7 +211,7 @@ impl Down {
                 kept.push(h.clone());
             }
         }
-        (h, kept, vec![time, emb])
+        DownResult { h, kept, time, emb, told }
     }
 
     /// Channels of each image that the way up gets.
@@ -187,11 +226,6 @@ impl Down {
 }
 
 fn transformer(config: &UnetConfig, level: LevelConfig, how: How) -> TransformerConfig {
-    // Sliced attention takes the heads of its level.
-    let how = match how {
-        How::Sliced(0) => How::Sliced((level.heads / 2).max(1)),
-        how => how,
-    };
     TransformerConfig {
         layers: level.transformer,
         heads: level.heads,
@@ -202,7 +236,7 @@ fn transformer(config: &UnetConfig, level: LevelConfig, how: How) -> Transformer
 }
 
 /// Sines and cosines of a number, `width` of them, for each of `rows`.
-fn sinusoids(t: &Torch, rows: u64, width: u64, dtype: DType) -> Tensor {
+pub fn sinusoids(t: &Torch, rows: u64, width: u64, dtype: DType) -> Tensor {
     let half = width / 2;
     let line = || t.empty(&[half], DType::F32);
     let of_rows = || t.empty(&[rows, half], DType::F32);
@@ -279,7 +313,7 @@ impl Unet {
     /// A UNet of these sizes, and its weights.
     pub fn new(config: UnetConfig, how: How, cudnn: Cudnn) -> (Self, Model) {
         let mut b = Builder::new(DType::F16, cudnn);
-        let down = Down::new(&mut b, config, how);
+        let down = Down::new(&mut b, config, how, |_| {});
         let first = config.levels.first().map_or(0, |level| level.channels);
         let mut kept = Down::kept_channels(&config);
         let mut inputs = config.levels.last().map_or(0, |level| level.channels);
@@ -302,36 +336,37 @@ impl Unet {
         (Self { down, middle, up, norm, conv_out }, b.finish())
     }
 
-    /// `unet(x, time, text)`; `control` gives what ControlNets add, once they may.
+    /// `unet(x, time, text)`; `control` is what ControlNets add.
     pub fn forward(
         &self,
         t: &Torch,
         x: &Tensor,
         condition: &Condition,
-        control: Option<(Vec<Image>, Image)>,
+        control: Option<&Control>,
     ) -> Tensor {
-        let (mut h, mut kept, embeddings) = self.down.forward(t, x, condition, None);
-        let Some(emb) = embeddings.get(1) else { return x.clone() };
-        if let Some((residuals, _)) = &control {
+        let down = self.down.forward(t, x, condition, || None);
+        let DownResult { mut h, mut kept, time, emb, told } = down;
+        if let Some(Control { residuals, .. }) = control {
             let added = kept.iter().zip(residuals).map(|(x, y)| x.add(t, y)).collect();
             drop(std::mem::replace(&mut kept, added));
         }
         if let Some(middle) = &self.middle {
-            h = middle.forward(t, &h, emb, &condition.text);
+            h = middle.forward(t, &h, &emb, &condition.text);
         }
-        if let Some((_, residual)) = &control {
-            h = h.add(t, residual);
+        if let Some(Control { middle, .. }) = control {
+            h = h.add(t, middle);
         }
         let mut skips = Vec::new();
         for level in &self.up {
             let from = kept.len().saturating_sub(level.resnets.len());
             drop_list(std::mem::replace(&mut skips, kept.split_off(from)));
-            h = Self::up(t, level, &h, &skips, emb, &condition.text);
+            let sides = kept.last().map(|image| [image.data.dim(2), image.data.dim(3)]);
+            h = Self::up(t, level, &h, &skips, sides, &emb, &condition.text);
         }
         h = self.norm.forward(t, &h);
         h = h.silu(t);
         h = self.conv_out.forward(t, &h);
-        drop(embeddings);
+        drop((time, emb, told));
         drop_list(skips);
         h.data
     }
@@ -341,6 +376,7 @@ impl Unet {
         level: &Level<Upsample>,
         x: &Image,
         skips: &[Image],
+        sides: Option<[u64; 2]>,
         emb: &Tensor,
         text: &Tensor,
     ) -> Image {
@@ -355,7 +391,7 @@ impl Unet {
             }
         }
         if let Some(resize) = &level.resize {
-            h = resize.forward(t, &h);
+            h = resize.forward(t, &h, sides);
         }
         h
     }

@@ -74,8 +74,8 @@ pub struct Vae {
 
 impl Vae {
     /// An autoencoder of these sizes, and its weights.
-    pub fn new(config: VaeConfig, cudnn: Cudnn) -> (Self, Model) {
-        let mut b = Builder::new(DType::F16, cudnn);
+    pub fn new(config: VaeConfig, dtype: DType, cudnn: Cudnn) -> (Self, Model) {
+        let mut b = Builder::new(dtype, cudnn);
         let deepest = CHANNELS[CHANNELS.len() - 1];
         Self::encoder(&mut b, &config);
         let conv_in = b.conv(config.latent, deepest, Window::same(3));
@@ -127,7 +127,13 @@ impl Vae {
             return self.decode_batch(t, z);
         }
         let slice = z.shaped(&[1, z.dim(1), z.dim(2), z.dim(3)]);
-        let images: Vec<_> = (0..n).map(|_| self.decode_batch(t, &slice)).collect();
+        let mut images = Vec::new();
+        for _ in 0..n {
+            if t.check().is_err() {
+                break;
+            }
+            images.push(self.decode_batch(t, &slice));
+        }
         let shape = images.first().map(|image| [n, image.dim(1), image.dim(2), image.dim(3)]);
         let all = t.cat(&images.iter().collect::<Vec<_>>(), &shape.unwrap_or([0; 4]));
         drop_list(images);
@@ -156,7 +162,7 @@ impl Vae {
                 out = resnet.forward(t, &out, None);
             }
             if let Some(upsample) = &level.upsample {
-                out = upsample.forward(t, &out);
+                out = upsample.forward(t, &out, None);
             }
             h = out;
         }
@@ -177,6 +183,9 @@ impl Vae {
         for high in &highs {
             let mut row = Vec::new();
             for wide in &wides {
+                if t.check().is_err() {
+                    break;
+                }
                 let part = z.shaped(&[z.dim(0), z.dim(1), *high, *wide]);
                 let mut part = Image { data: part, layout: Layout::Other };
                 if let Some(conv) = &self.post_quant {
@@ -193,6 +202,9 @@ impl Vae {
         for (i, row) in rows.iter().enumerate() {
             let mut wide = 0;
             for (j, part) in row.iter().enumerate() {
+                if t.check().is_err() {
+                    break;
+                }
                 let above = i.checked_sub(1).and_then(|i| rows.get(i)?.get(j));
                 let before = j.checked_sub(1).and_then(|j| row.get(j));
                 if let Some(above) = above {

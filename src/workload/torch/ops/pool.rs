@@ -32,11 +32,10 @@ impl Torch {
         tape.finish(out, move |t, grad, _| vec![Some(t.empty(&of, grad.dtype()))])
     }
 
-    /// `F.interpolate(x, scale_factor=2, mode="nearest")`: keeps nothing.
-    pub fn upsample2d(&self, x: &Tensor) -> Tensor {
+    /// `F.interpolate(x, size=sides, mode="nearest")`: keeps nothing.
+    pub fn upsample2d(&self, x: &Tensor, sides: [u64; 2]) -> Tensor {
         let tape = self.tape(&[x]);
-        let twice = |i| x.dim(i).saturating_mul(2);
-        let out = self.empty(&[x.dim(0), x.dim(1), twice(2), twice(3)], x.dtype());
+        let out = self.empty(&[x.dim(0), x.dim(1), sides[0], sides[1]], x.dtype());
         let of = Rc::clone(&x.shape);
         tape.finish(out, move |t, grad, _| vec![Some(t.empty(&of, grad.dtype()))])
     }
