@@ -326,3 +326,31 @@ impl Run {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Parameters;
+
+    #[test]
+    fn nets_have_as_many_weights_as_torchvision_says() {
+        let cudnn = Cudnn { workspace: 0, bfloat16: true };
+        let weights = |depth| {
+            let net = ResNet::new(&Torch::new(1), depth, 1000, cudnn).unwrap();
+            net.parameters().iter().map(Tensor::numel).sum::<u64>()
+        };
+        assert_eq!(weights(18), 11_689_512);
+        assert_eq!(weights(34), 21_797_672);
+        assert_eq!(weights(50), 25_557_032);
+        assert_eq!(weights(101), 44_549_160);
+        assert_eq!(weights(152), 60_192_808);
+    }
+
+    #[test]
+    fn a_depth_that_is_none_is_named() {
+        let mut run = Run::default();
+        run.set("depth", "20").unwrap();
+        let error = run.check().unwrap_err().to_string();
+        assert_eq!(error, "depth: there is no ResNet-20: 18, 34, 50, 101 or 152");
+    }
+}

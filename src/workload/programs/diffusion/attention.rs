@@ -32,7 +32,14 @@ pub struct Attention {
 
 impl Attention {
     /// Of tokens of `width` to tokens of `context`; `bias` of the projections to q, k and v.
-    pub fn new(b: &mut Builder, width: u64, context: u64, heads: u64, bias: bool, how: How) -> Self {
+    pub fn new(
+        b: &mut Builder,
+        width: u64,
+        context: u64,
+        heads: u64,
+        bias: bool,
+        how: How,
+    ) -> Self {
         Self {
             to_q: b.linear(width, width, bias),
             to_k: b.linear(context, width, bias),

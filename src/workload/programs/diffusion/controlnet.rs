@@ -64,8 +64,7 @@ impl ControlNet {
             }
             Some(h)
         };
-        let DownResult { mut h, kept, time, emb, told } =
-            self.down.forward(t, x, condition, hint);
+        let DownResult { mut h, kept, time, emb, told } = self.down.forward(t, x, condition, hint);
         let (last, middle) = self.middle.as_ref()?;
         h = middle.forward(t, &h, &emb, &condition.text);
         let projected: Vec<_> =

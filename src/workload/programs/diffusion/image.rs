@@ -31,8 +31,7 @@ impl Image {
     /// Tokens `[batch, places, channels]` seen as an image.
     pub fn of_tokens(tokens: &Tensor, like: &Image) -> Self {
         let data = tokens.shaped(like.data.shape());
-        let layout =
-            if data.dim(0) == 1 { Layout::Other } else { Layout::ChannelsLast };
+        let layout = if data.dim(0) == 1 { Layout::Other } else { Layout::ChannelsLast };
         Self { data, layout }
     }
 

@@ -134,7 +134,9 @@ impl StableDiffusion {
             time = Some(t.input(&[], DType::I64));
             let both = t.cat(&[&z, &z], &[twice, LATENT, high, wide]);
             let control = guide.as_ref().and_then(|guide| {
-                self.stage.enter(t, unet_at + 2);
+                for i in 0..self.nets.len() {
+                    self.stage.enter_beside(t, unet_at + 2 + i);
+                }
                 ControlNet::all(&self.nets, t, &both, &condition, guide)
             });
             self.stage.enter(t, unet_at);
@@ -145,6 +147,7 @@ impl StableDiffusion {
             t.mark("unet");
             t.check()?;
         }
+        self.stage.clear(t);
         let image = self.decode(t, &z);
         drop(t.to(&image, DType::F32));
         t.mark("vae");

@@ -25,6 +25,8 @@ pub struct Stage {
     offload: Offload,
     /// The model at work, where the others wait on the host.
     here: Option<usize>,
+    /// Those that came beside it.
+    beside: Vec<usize>,
 }
 
 impl Stage {
@@ -37,7 +39,7 @@ impl Stage {
                 Offload::Sequential => model.offload_layers(t),
             }
         }
-        Self { models, offload, here: None }
+        Self { models, offload, here: None, beside: Vec::new() }
     }
 
     /// Model `i` is about to work.
@@ -56,6 +58,36 @@ impl Stage {
             model.load(t);
         }
         self.here = Some(i);
+    }
+
+    /// Model `i` is about to work beside the one at work, which stays: one that no order names.
+    ///
+    /// # Source
+    /// diffusers 0.42, `pipelines/pipeline_utils.py`, `enable_model_cpu_offload`.
+    pub fn enter_beside(&mut self, t: &Torch, i: usize) {
+        if self.offload != Offload::Model || self.beside.contains(&i) {
+            return;
+        }
+        if let Some(model) = self.models.get(i) {
+            model.load(t);
+        }
+        self.beside.push(i);
+    }
+
+    /// The model at work and those beside it go to the host, if there are such.
+    ///
+    /// # Source
+    /// diffusers 0.42, `pipelines/controlnet/pipeline_controlnet.py`, before it decodes.
+    pub fn clear(&mut self, t: &Torch) {
+        if !self.beside.is_empty() {
+            let beside = std::mem::take(&mut self.beside);
+            for i in self.here.take().into_iter().chain(beside) {
+                if let Some(model) = self.models.get(i) {
+                    model.unload();
+                }
+            }
+            t.empty_cache();
+        }
     }
 
     /// `model.to(dtype)` of model `i`.

@@ -286,7 +286,8 @@ impl Middle {
         let last = *config.levels.last()?;
         let of = LevelConfig { transformer: last.transformer.max(1), ..last };
         let transformer = Transformer2d::new(b, last.channels, &transformer(config, of, how));
-        let resnet = |b: &mut Builder| ResnetBlock::new(b, last.channels, last.channels, Some(time));
+        let resnet =
+            |b: &mut Builder| ResnetBlock::new(b, last.channels, last.channels, Some(time));
         Some(Self { transformer, resnets: [resnet(b), resnet(b)] })
     }
 

@@ -93,7 +93,8 @@ impl Vae {
         let middle = Middle::new(&mut b, deepest, config.how);
         let norm = b.group_norm(CHANNELS[0]);
         let conv_out = b.conv(CHANNELS[0], 3, Window::same(3));
-        let mut quant = |channels| config.quant.then(|| b.conv(channels, channels, Window::same(1)));
+        let mut quant =
+            |channels| config.quant.then(|| b.conv(channels, channels, Window::same(1)));
         quant(2 * config.latent);
         let post_quant = quant(config.latent);
         (Self { config, conv_in, levels, middle, norm, conv_out, post_quant }, b.finish())

@@ -5,6 +5,8 @@
 
 mod attention;
 pub(super) mod conv;
+#[cfg(test)]
+mod conv_tests;
 mod elementwise;
 mod embedding;
 mod inplace;
