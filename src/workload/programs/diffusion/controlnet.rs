@@ -2,9 +2,10 @@
 
 use super::{
     attention::How,
+    down::{Condition, Down, DownResult, UnetConfig},
     image::Image,
     layers::{Builder, Conv, Model},
-    unet::{Condition, Control, Down, DownResult, Middle, UnetConfig},
+    unet::{Control, Middle},
 };
 use crate::workload::torch::{Cudnn, DType, Tensor, Torch, Window, drop_list};
 
@@ -25,7 +26,7 @@ impl ControlNet {
     /// The ControlNet of a UNet of these sizes, and its weights.
     pub fn new(config: UnetConfig, how: How, cudnn: Cudnn) -> (Self, Model) {
         let mut b = Builder::new(DType::F16, cudnn);
-        let first = config.levels.first().map_or(0, |level| level.channels);
+        let first = config.first();
         let mut hint = Vec::new();
         let down = Down::new(&mut b, config, how, |b| {
             hint.push(b.conv(3, HINT[0], Window::same(3)));

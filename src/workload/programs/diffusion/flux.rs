@@ -1,8 +1,8 @@
 //! Flux's denoiser: `FluxTransformer2DModel`.
 
 use super::{
+    embed::{Embed, sinusoids},
     layers::{Builder, LayerNorm, Linear, Model, RmsNorm},
-    unet::{Embed, sinusoids},
 };
 use crate::workload::torch::{Cudnn, DType, Tensor, Torch};
 

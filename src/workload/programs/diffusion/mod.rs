@@ -8,6 +8,8 @@ pub mod attention;
 pub mod blocks;
 pub mod clip;
 pub mod controlnet;
+pub mod down;
+pub mod embed;
 pub mod flux;
 pub mod flux_pipeline;
 pub mod image;

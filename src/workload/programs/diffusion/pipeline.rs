@@ -5,8 +5,9 @@ use super::{
     attention::How,
     clip::{Clip, ClipConfig, TOKENS},
     controlnet::ControlNet,
+    down::{Condition, LATENT_CHANNELS, LevelConfig, UnetConfig},
     stage::Stage,
-    unet::{Condition, LevelConfig, Unet, UnetConfig},
+    unet::Unet,
     vae::{SCALE, Vae, VaeConfig},
 };
 use crate::workload::{
@@ -59,9 +60,6 @@ pub const UNET_SDXL: UnetConfig = UnetConfig {
     added: Some(2816),
 };
 
-/// Channels of a latent.
-const LATENT: u64 = 4;
-
 /// A loaded Stable Diffusion.
 #[derive(Debug)]
 pub struct StableDiffusion {
@@ -106,7 +104,7 @@ impl StableDiffusion {
 
     fn vae(of: &Generate, how: How, xl: bool) -> VaeConfig {
         VaeConfig {
-            latent: LATENT,
+            latent: LATENT_CHANNELS,
             quant: true,
             tile: if xl { 1024 } else { 512 },
             how,
@@ -127,12 +125,12 @@ impl StableDiffusion {
         let [high, wide] = of.sides().map(|side| side / SCALE);
         let guide =
             (of.controlnets > 0).then(|| t.input(&[twice, 3, of.height, of.width], DType::F16));
-        let mut z = t.empty(&[of.images, LATENT, high, wide], DType::F16);
+        let mut z = t.empty(&[of.images, LATENT_CHANNELS, high, wide], DType::F16);
         let (mut time, mut noise) = (None, None);
         let unet_at = self.texts.len();
         for _ in 0..of.steps {
             time = Some(t.input(&[], DType::I64));
-            let both = t.cat(&[&z, &z], &[twice, LATENT, high, wide]);
+            let both = t.cat(&[&z, &z], &[twice, LATENT_CHANNELS, high, wide]);
             let control = guide.as_ref().and_then(|guide| {
                 for i in 0..self.nets.len() {
                     self.stage.enter_beside(t, unet_at + 2 + i);
