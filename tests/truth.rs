@@ -51,8 +51,10 @@ fn workloads_take_what_the_real_programs_took() {
 
 #[test]
 fn what_is_off_is_seen() {
-    let figures = |allocated| judge::Figures { requested: 100, allocated, reserved: 100, allocs: 10.0 };
-    let pair = |synthetic| judge::Pair { device: 0, real: figures(100), synthetic: figures(synthetic) };
+    let figures =
+        |allocated| judge::Figures { requested: 100, allocated, reserved: 100, allocs: 10.0 };
+    let pair =
+        |synthetic| judge::Pair { device: 0, real: figures(100), synthetic: figures(synthetic) };
     assert!(pair(105).faults().is_empty());
     assert_eq!(pair(106).faults(), ["allocated"]);
     assert_eq!(median(vec![0.1, -0.3, 0.2]), Some(0.2));

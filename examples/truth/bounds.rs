@@ -16,9 +16,30 @@ pub const DIFFERENCE: (f64, f64) = (0.25, 0.02);
 
 /// The variations that others are compared to, where a scenario has one of them.
 const BASES: [&str; 24] = [
-    "default", "none", "never", "fp32", "naive", "attn_naive", "cat", "full", "device", "one",
-    "grad", "tensor", "keep", "zeros_first", "adam_foreach", "balanced", "first_step",
-    "record_stream", "small_first_shared", "f1.0", "b32", "b64", "32x1", "same",
+    "default",
+    "none",
+    "never",
+    "fp32",
+    "naive",
+    "attn_naive",
+    "cat",
+    "full",
+    "device",
+    "one",
+    "grad",
+    "tensor",
+    "keep",
+    "zeros_first",
+    "adam_foreach",
+    "balanced",
+    "first_step",
+    "record_stream",
+    "small_first_shared",
+    "f1.0",
+    "b32",
+    "b64",
+    "32x1",
+    "same",
 ];
 
 /// A number of bytes or calls, for ratios: exact below 2^53.

@@ -224,11 +224,7 @@ impl Recorded<'_> {
 
     fn fixed(&self) -> Vec<(&'static str, String)> {
         let fraction = self.params.get("fraction").map_or("0".into(), Value::to_string);
-        vec![
-            ("loss", "deleted".into()),
-            ("empty_cache", self.empty()),
-            ("fraction", fraction),
-        ]
+        vec![("loss", "deleted".into()), ("empty_cache", self.empty()), ("fraction", fraction)]
     }
 
     fn evaluation(&self) -> Vec<(&'static str, String)> {

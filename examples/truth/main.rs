@@ -29,8 +29,11 @@ struct Args {
 }
 
 fn args() -> Result<Args, String> {
-    let mut found =
-        Args { folder: PathBuf::from("../shared/data/scenarios"), output: None, only: String::new() };
+    let mut found = Args {
+        folder: PathBuf::from("../shared/data/scenarios"),
+        output: None,
+        only: String::new(),
+    };
     let mut given = std::env::args().skip(1);
     while let Some(arg) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -38,7 +41,9 @@ fn args() -> Result<Args, String> {
             "-o" | "--output" => found.output = Some(PathBuf::from(value()?)),
             "--only" => found.only = value()?,
             _ if arg.starts_with('-') => {
-                return Err(format!("unknown argument '{arg}': truth [FOLDER] [-o FILE] [--only NAME]"));
+                return Err(format!(
+                    "unknown argument '{arg}': truth [FOLDER] [-o FILE] [--only NAME]"
+                ));
             }
             folder => found.folder = PathBuf::from(folder),
         }

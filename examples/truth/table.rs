@@ -47,12 +47,19 @@ fn summary(text: &mut String, runs: &[Run]) -> std::fmt::Result {
         writeln!(text, "| peak {what} equal to the byte | {} |", equal(i))?;
     }
     writeln!(text, "| allocations a step equal | {} |", equal(3))?;
-    writeln!(text, "| differences of base and variation that hold | {holding} of {} |", changes.len())
+    writeln!(
+        text,
+        "| differences of base and variation that hold | {holding} of {} |",
+        changes.len()
+    )
 }
 
 fn medians(text: &mut String, runs: &[Run]) -> std::fmt::Result {
     writeln!(text, "\n## Families\n\nThe median of how far the peaks are off, and the worst.\n")?;
-    writeln!(text, "| program | runs | compared | allocated | worst | reserved | worst | allocs | worst |")?;
+    writeln!(
+        text,
+        "| program | runs | compared | allocated | worst | reserved | worst | allocs | worst |"
+    )?;
     writeln!(text, "| --- | --: | --: | --: | --: | --: | --: | --: | --: |")?;
     for (program, runs) in families(runs) {
         let compared = runs.iter().filter(|run| !run.pairs().is_empty()).count();
@@ -74,7 +81,10 @@ fn differences(text: &mut String, runs: &[Run]) -> std::fmt::Result {
         text,
         "\n## Base and variation\n\nWhat a variation changes in the peaks of its base, real and synthetic, in percent of the base's real peak.\n"
     )?;
-    writeln!(text, "| scenario | base | variation | allocated, real | synthetic | reserved, real | synthetic | |")?;
+    writeln!(
+        text,
+        "| scenario | base | variation | allocated, real | synthetic | reserved, real | synthetic | |"
+    )?;
     writeln!(text, "| --- | --- | --- | --: | --: | --: | --: | --- |")?;
     for change in changes(runs) {
         let (a, r) = (change.allocated, change.reserved);
@@ -107,9 +117,14 @@ fn all(text: &mut String, runs: &[Run]) -> std::fmt::Result {
             }
             Verdict::Compared { pairs, oom_step } => {
                 for pair in pairs {
-                    let device = if pairs.len() > 1 { format!(", device {}", pair.device) } else { String::new() };
+                    let device = if pairs.len() > 1 {
+                        format!(", device {}", pair.device)
+                    } else {
+                        String::new()
+                    };
                     let (real, off) = (pair.real, pair.off());
-                    let mib = |bytes: u64| format!("{:.1}", bounds::float(bytes) / f64::from(1 << 20));
+                    let mib =
+                        |bytes: u64| format!("{:.1}", bounds::float(bytes) / f64::from(1 << 20));
                     let mut faults = pair.faults();
                     if oom_step[0] != oom_step[1] {
                         faults.push("out-of-memory step");
@@ -117,7 +132,11 @@ fn all(text: &mut String, runs: &[Run]) -> std::fmt::Result {
                     let mut note = match oom_step {
                         [None, None] => String::new(),
                         [a, b] if a == b => format!("out of memory after step {}", a.unwrap_or(0)),
-                        [a, b] => format!("out of memory after step {}, synthetic {}", after(*a), after(*b)),
+                        [a, b] => format!(
+                            "out of memory after step {}, synthetic {}",
+                            after(*a),
+                            after(*b)
+                        ),
                     };
                     if !faults.is_empty() {
                         let space = if note.is_empty() { "" } else { "; " };
@@ -126,10 +145,14 @@ fn all(text: &mut String, runs: &[Run]) -> std::fmt::Result {
                     writeln!(
                         text,
                         "| {name}{device} | {workload} | {} | {} | {} | {} | {} | {} | {:.1} | {} | {note} |",
-                        mib(real.requested), exact(off[0]),
-                        mib(real.allocated), exact(off[1]),
-                        mib(real.reserved), exact(off[2]),
-                        real.allocs, exact(off[3]),
+                        mib(real.requested),
+                        exact(off[0]),
+                        mib(real.allocated),
+                        exact(off[1]),
+                        mib(real.reserved),
+                        exact(off[2]),
+                        real.allocs,
+                        exact(off[3]),
                     )?;
                 }
             }

@@ -18,10 +18,8 @@ pub(super) fn encode(traces: &[Trace]) -> Result<Vec<u8>, PackError> {
 }
 
 pub(super) fn decode(body: &[u8]) -> Result<Vec<Trace>, Fault> {
-    let damaged =
-        |what: String| Fault::Damaged { at: super::HEAD as u64, what };
-    let files: Vec<Vec<u8>> =
-        bitcode::decode(body).map_err(|error| damaged(error.to_string()))?;
+    let damaged = |what: String| Fault::Damaged { at: super::HEAD as u64, what };
+    let files: Vec<Vec<u8>> = bitcode::decode(body).map_err(|error| damaged(error.to_string()))?;
     let mut traces: Vec<Trace> = Vec::with_capacity(files.len());
     for file in files {
         let trace = json::read(file.as_slice()).map_err(|error| damaged(error.to_string()))?;

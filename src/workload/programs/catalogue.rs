@@ -1,6 +1,9 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, adversarial, convert, cuda_graphs, fsdp, gpt, kv_cache, leaks, serve};
+use super::{
+    Workload, adversarial, convert, cuda_graphs, diffusion, fsdp, gpt, kv_cache, leaks, resnet,
+    serve,
+};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,18 @@ pub fn catalogue() -> &'static [Entry] {
             about: "made to fragment: Robson's worst case, combs, orders, growth, random churn",
             make: || Box::<adversarial::Adversarial>::default(),
             presets: adversarial::PRESETS,
+        },
+        Entry {
+            name: "resnet",
+            about: "a ResNet in training by SGD, or in inference",
+            make: || Box::<resnet::Run>::default(),
+            presets: resnet::PRESETS,
+        },
+        Entry {
+            name: "diffusion",
+            about: "images of texts by Stable Diffusion: text encoder, UNet, autoencoder",
+            make: || Box::<diffusion::Generate>::default(),
+            presets: diffusion::PRESETS,
         },
     ]
 }

@@ -5,11 +5,13 @@ mod catalogue;
 pub mod convert;
 pub mod cuda_graphs;
 mod decoder;
+pub mod diffusion;
 mod draws;
 pub mod fsdp;
 pub mod gpt;
 pub mod kv_cache;
 pub mod leaks;
+pub mod resnet;
 pub mod serve;
 
 pub use catalogue::{Entry, Preset, catalogue};

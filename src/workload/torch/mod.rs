@@ -24,6 +24,7 @@ mod checkpoint;
 mod clock;
 mod memory;
 pub mod nn;
+pub mod nn2d;
 mod ops;
 pub mod optim;
 mod reduce;
@@ -46,6 +47,7 @@ use self::{
 };
 pub use self::{
     clock::EventRef,
+    ops::conv::{Cudnn, WeightOrder, Window},
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
 };

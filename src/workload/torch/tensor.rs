@@ -90,10 +90,11 @@ impl fmt::Debug for Storage {
 /// A tensor without numbers. A clone is another reference to the same memory.
 #[derive(Clone, Debug)]
 pub struct Tensor {
+    /// First: a tensor that goes lets go of its graph before its memory.
+    pub(super) history: History,
     pub(super) storage: Rc<Storage>,
     pub(super) shape: Rc<[u64]>,
     pub(super) dtype: DType,
-    pub(super) history: History,
     /// Whether it is a view, which holds the tensor that it looks at.
     pub(super) view: bool,
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::workload::torch::{Tensor, Torch, autograd::Grads, reduce};
 
 /// cuBLAS's workspace of a stream on an H200, made at the first product.
-const CUBLAS_WORKSPACE: u64 = 32 << 20;
+pub(super) const CUBLAS_WORKSPACE: u64 = 32 << 20;
 /// cuBLASLt's, made at the first product with a bias.
 const CUBLASLT_WORKSPACE: u64 = 1 << 20;
 

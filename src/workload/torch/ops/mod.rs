@@ -5,9 +5,16 @@
 
 mod attention;
 mod attention_split;
+pub(super) mod conv;
+#[cfg(test)]
+mod conv_tests;
 mod elementwise;
 mod embedding;
+mod inplace;
 mod linear;
 mod loss;
 mod norm;
+mod norm2d;
+mod pool;
 mod shape;
+mod wide_attention;
