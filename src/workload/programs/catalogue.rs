@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt};
+use super::{Workload, gpt, llama_train, lora, offload, quantised, rlhf};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,36 @@ pub fn catalogue() -> &'static [Entry] {
             about: "a GPT-like transformer in inference, without a cache",
             make: || Box::<gpt::Infer>::default(),
             presets: gpt::PRESETS,
+        },
+        Entry {
+            name: "llama-train",
+            about: "a Llama-like transformer in training, all weights",
+            make: || Box::<llama_train::LlamaTrain>::default(),
+            presets: llama_train::PRESETS,
+        },
+        Entry {
+            name: "lora",
+            about: "adapters beside a frozen Llama-like transformer: LoRA, QLoRA",
+            make: || Box::<lora::Lora>::default(),
+            presets: lora::PRESETS,
+        },
+        Entry {
+            name: "offload-infer",
+            about: "a Llama-like transformer in inference: resident, from the host, or over devices",
+            make: || Box::<offload::OffloadInfer>::default(),
+            presets: offload::PRESETS,
+        },
+        Entry {
+            name: "quantised",
+            about: "a GPT-like transformer in inference, with weights of 8 or 4 bits",
+            make: || Box::<quantised::Quantised>::default(),
+            presets: quantised::PRESETS,
+        },
+        Entry {
+            name: "rlhf",
+            about: "training and generating in turn, by one model or beside an engine that sleeps",
+            make: || Box::<rlhf::Rlhf>::default(),
+            presets: rlhf::PRESETS,
         },
     ]
 }

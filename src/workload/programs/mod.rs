@@ -2,6 +2,12 @@
 
 mod catalogue;
 pub mod gpt;
+pub mod llama;
+pub mod llama_train;
+pub mod lora;
+pub mod offload;
+pub mod quantised;
+pub mod rlhf;
 
 pub use catalogue::{Entry, Preset, catalogue};
 

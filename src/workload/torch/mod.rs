@@ -25,6 +25,7 @@ mod memory;
 pub mod nn;
 mod ops;
 pub mod optim;
+pub mod packed;
 mod reduce;
 pub mod scaler;
 mod tensor;
@@ -44,6 +45,7 @@ use self::{
     tensor::Storage,
 };
 pub use self::{
+    ops::Int4Weight,
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
 };
@@ -226,6 +228,11 @@ impl Torch {
     /// Runs `f` recording a graph (`torch.enable_grad()`).
     pub fn enable_grad<R>(&self, f: impl FnOnce() -> R) -> R {
         Self::with(&self.0.grad_enabled, true, f)
+    }
+
+    /// Whether a graph is recorded.
+    pub fn is_grad_enabled(&self) -> bool {
+        self.0.grad_enabled.get()
     }
 
     /// Runs `f`; tensors that it makes are for `label`.

@@ -16,7 +16,7 @@ impl Torch {
         let out = self.empty_like(q);
         let rows = [q.dim(0), q.dim(1), q.dim(2)];
         let log_sum = self.empty(&rows, DType::F32);
-        let parts = splits(q);
+        let parts = splits(q, k);
         let split = (parts > 1).then(|| {
             let [b, h, n] = rows;
             let head = padded_head(q.dim(3));
@@ -58,7 +58,7 @@ const MULTIPROCESSORS: u64 = 132;
 /// # Source
 /// `num_splits_heuristic` and `set_params_splitkv` in
 /// `aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp`, 2.11.
-fn splits(q: &Tensor) -> u64 {
+fn splits(q: &Tensor, k: &Tensor) -> u64 {
     let (pairs, n, head) = (q.dim(0).saturating_mul(q.dim(1)), q.dim(2), q.dim(3));
     let columns = if head <= 64 {
         256
@@ -67,7 +67,7 @@ fn splits(q: &Tensor) -> u64 {
     } else {
         64
     };
-    let (columns, rows) = (n.div_ceil(columns), n.div_ceil(64));
+    let (columns, rows) = (k.dim(2).div_ceil(columns), n.div_ceil(64));
     let places = 2 * MULTIPROCESSORS;
     let blocks = pairs.saturating_mul(rows);
     if blocks.saturating_mul(10) >= 8 * places {

@@ -6,7 +6,13 @@
 mod attention;
 mod elementwise;
 mod embedding;
+mod grouped_attention;
 mod linear;
 mod loss;
+mod masked_attention;
 mod norm;
+mod power;
+mod quantised;
 mod shape;
+
+pub use quantised::Int4Weight;
