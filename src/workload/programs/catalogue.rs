@@ -1,8 +1,8 @@
 //! All programs by their names, and well-known sizes of them.
 
 use super::{
-    Workload, adversarial, convert, cuda_graphs, diffusion, fsdp, gpt, kv_cache, leaks, resnet,
-    serve,
+    Workload, adversarial, convert, cuda_graphs, diffusion, fsdp, gpt, kv_cache, leaks,
+    llama_train, lora, offload, quantised, resnet, rlhf, serve,
 };
 
 /// A program that `fragsim synth` knows.
@@ -95,6 +95,36 @@ pub fn catalogue() -> &'static [Entry] {
             about: "images of texts by Stable Diffusion: text encoder, UNet, autoencoder",
             make: || Box::<diffusion::Generate>::default(),
             presets: diffusion::PRESETS,
+        },
+        Entry {
+            name: "llama-train",
+            about: "a Llama-like transformer in training, all weights",
+            make: || Box::<llama_train::LlamaTrain>::default(),
+            presets: llama_train::PRESETS,
+        },
+        Entry {
+            name: "lora",
+            about: "adapters beside a frozen Llama-like transformer: LoRA, QLoRA",
+            make: || Box::<lora::Lora>::default(),
+            presets: lora::PRESETS,
+        },
+        Entry {
+            name: "offload-infer",
+            about: "a Llama-like transformer in inference: resident, from the host, or over devices",
+            make: || Box::<offload::OffloadInfer>::default(),
+            presets: offload::PRESETS,
+        },
+        Entry {
+            name: "quantised",
+            about: "a GPT-like transformer in inference, with weights of 8 or 4 bits",
+            make: || Box::<quantised::Quantised>::default(),
+            presets: quantised::PRESETS,
+        },
+        Entry {
+            name: "rlhf",
+            about: "training and generating in turn, by one model or beside an engine that sleeps",
+            make: || Box::<rlhf::Rlhf>::default(),
+            presets: rlhf::PRESETS,
         },
     ]
 }

@@ -11,7 +11,13 @@ pub mod fsdp;
 pub mod gpt;
 pub mod kv_cache;
 pub mod leaks;
+pub mod llama;
+pub mod llama_train;
+pub mod lora;
+pub mod offload;
+pub mod quantised;
 pub mod resnet;
+pub mod rlhf;
 pub mod serve;
 
 pub use catalogue::{Entry, Preset, catalogue};

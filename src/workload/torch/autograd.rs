@@ -13,7 +13,11 @@ use std::{
     rc::Rc,
 };
 
-use super::{StreamRef, Torch, checkpoint::Saved, tensor::Tensor};
+use super::{
+    StreamRef, Torch,
+    checkpoint::Saved,
+    tensor::{Storage, Tensor},
+};
 use crate::workload::Label;
 
 /// Gradients of a node's outputs, or for its inputs; `None` where there is none.
@@ -38,6 +42,8 @@ pub(super) struct Leaf {
     pub(super) grad: RefCell<Option<Tensor>>,
     /// Whether a hook takes the gradient to the host as soon as it is there.
     pub(super) leaves: Cell<bool>,
+    /// The memory of the weight itself, which the graph keeps.
+    pub(super) variable: Option<Rc<Storage>>,
 }
 
 /// An operator that was recorded.
@@ -198,6 +204,7 @@ impl Torch {
         // What was saved goes after the incoming gradients, first saved first.
         let unpacked = self.0.unpacked.take();
         unpacked.into_iter().for_each(drop);
+        self.let_go_of_pieces();
 
         let mut outputs = outputs.into_iter();
         for edge in node.edges.borrow().iter() {

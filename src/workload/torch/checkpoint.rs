@@ -30,7 +30,11 @@ impl Saved {
         let (tensor, kept) = match self {
             Self::Nothing => return None,
             Self::Tensor(tensor) => (tensor, &torch.0.unpacked),
-            Self::Again(frame, i) => (frame.get(torch, i)?, &torch.0.made_again),
+            Self::Again(frame, i) => {
+                let tensor = frame.get(torch, i)?;
+                torch.0.frames.borrow_mut().done.push(frame);
+                (tensor, &torch.0.made_again)
+            }
         };
         kept.borrow_mut().push(tensor.clone());
         Some(tensor)
@@ -84,6 +88,8 @@ pub(super) struct Frames {
     open: Vec<Open>,
     /// The second run has saved all that is needed: what follows it is not run.
     stopped: bool,
+    /// Pieces that the running node asked: they, and with them their inputs, stay until it is done.
+    done: Vec<Rc<Frame>>,
 }
 
 #[derive(Debug)]
@@ -103,6 +109,12 @@ impl Torch {
     /// saved itself stays until its incoming gradients are gone.
     pub(super) fn let_go_of_made_again(&self) {
         drop_list(self.0.made_again.take());
+    }
+
+    /// The end of a node: it lets go of the pieces that it asked.
+    pub(super) fn let_go_of_pieces(&self) {
+        let done = std::mem::take(&mut self.0.frames.borrow_mut().done);
+        drop(done);
     }
 
     pub(super) fn save(&self, tensor: &Tensor) -> Saved {

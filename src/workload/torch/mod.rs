@@ -27,6 +27,7 @@ pub mod nn;
 pub mod nn2d;
 mod ops;
 pub mod optim;
+pub mod packed;
 mod reduce;
 pub mod scaler;
 mod tensor;
@@ -47,6 +48,7 @@ use self::{
 };
 pub use self::{
     clock::EventRef,
+    ops::Int4Weight,
     ops::conv::{Cudnn, WeightOrder, Window},
     optim::Optimizer,
     tensor::{DType, Tensor, drop_list},
@@ -230,6 +232,11 @@ impl Torch {
     /// Runs `f` recording a graph (`torch.enable_grad()`).
     pub fn enable_grad<R>(&self, f: impl FnOnce() -> R) -> R {
         Self::with(&self.0.grad_enabled, true, f)
+    }
+
+    /// Whether a graph is recorded.
+    pub fn is_grad_enabled(&self) -> bool {
+        self.0.grad_enabled.get()
     }
 
     /// Runs `f`; tensors that it makes are for `label`.

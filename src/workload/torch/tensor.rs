@@ -157,7 +157,8 @@ impl Tensor {
     /// Turns it into a leaf that collects a gradient (`requires_grad_()`).
     #[must_use]
     pub fn requires_grad_(self) -> Self {
-        Self { history: History::Leaf(Rc::new(Leaf::default())), ..self }
+        let leaf = Leaf { variable: Some(Rc::clone(&self.storage)), ..Leaf::default() };
+        Self { history: History::Leaf(Rc::new(leaf)), ..self }
     }
 
     /// The gradient that backward left at this leaf.

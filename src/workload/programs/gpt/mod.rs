@@ -2,9 +2,11 @@
 
 mod attention;
 mod choices;
+mod generate;
 mod infer;
 mod lengths;
 mod model;
+mod packed;
 mod train;
 mod training;
 
@@ -57,6 +59,16 @@ pub(super) const PRESETS: &[Preset] = &[
         ],
     },
 ];
+
+impl Shape {
+    /// Checks that there can be such a model, for batches of this many sequences.
+    ///
+    /// # Errors
+    /// When a size is out of range, or sizes do not go together.
+    pub fn check(&self, batch: u64) -> Result<(), WorkloadError> {
+        check_sizes(self, batch)
+    }
+}
 
 /// Slices of sliced attention in a forward, each of which is a handful of tensors to keep.
 const MOST_SLICES: u64 = 200_000;

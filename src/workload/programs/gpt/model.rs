@@ -56,12 +56,12 @@ pub enum Pieces {
 /// A block: attention and a two-layer network, each behind a norm and beside a residual.
 #[derive(Clone, Debug)]
 pub struct Block {
-    norms: [LayerNorm; 2],
-    qkv: Linear,
-    proj: Linear,
-    fc: Linear,
-    out: Linear,
-    shape: Shape,
+    pub(super) norms: [LayerNorm; 2],
+    pub(super) qkv: Linear,
+    pub(super) proj: Linear,
+    pub(super) fc: Linear,
+    pub(super) out: Linear,
+    pub(super) shape: Shape,
 }
 
 impl Block {
@@ -141,12 +141,12 @@ impl Block {
 /// Embeddings, blocks, a norm, and a head.
 #[derive(Clone, Debug)]
 pub struct Gpt {
-    tok: Tensor,
-    pos: Tensor,
-    blocks: Rc<[Block]>,
-    norm: LayerNorm,
-    head: Option<Tensor>,
-    shape: Shape,
+    pub(super) tok: Tensor,
+    pub(super) pos: Tensor,
+    pub(super) blocks: Rc<[Block]>,
+    pub(super) norm: LayerNorm,
+    pub(super) head: Option<Tensor>,
+    pub(super) shape: Shape,
 }
 
 impl Gpt {
@@ -180,7 +180,7 @@ impl Gpt {
         })
     }
 
-    fn embed(&self, t: &Torch, ids: &Tensor) -> Tensor {
+    pub(super) fn embed(&self, t: &Torch, ids: &Tensor) -> Tensor {
         let tok = t.embedding(ids, &self.tok);
         let places = t.input(&[ids.dim(1)], DType::I64);
         let pos = t.embedding(&places, &self.pos);

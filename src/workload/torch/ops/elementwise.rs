@@ -34,14 +34,17 @@ impl Torch {
         let out = self.empty(&wider(x, y), promoted(x, y));
         let of = [summary(x), summary(y)];
         tape.finish(out, move |t, grad, wants| {
-            let (_x, _y) = (sx.unpack(t), sy.unpack(t));
-            let part = |i: usize| {
-                wants[i].then(|| {
-                    let product = t.empty_like(&grad);
-                    t.reduced_to(&product, &of[i].0, of[i].1)
-                })
-            };
-            vec![part(0), part(1)]
+            // In the order of the names `other` and `self`.
+            let saved = (sy.unpack(t), sx.unpack(t));
+            let product = |i: usize| wants[i].then(|| t.empty_like(&grad));
+            let (dy, dx) = (product(1), product(0));
+            // The engine sums up what was repeated after the node's own code.
+            drop(saved);
+            t.let_go_of_made_again();
+            let reduced =
+                |d: Option<Tensor>, i: usize| d.map(|d| t.reduced_to(&d, &of[i].0, of[i].1));
+            let dx = reduced(dx, 0);
+            vec![dx, reduced(dy, 1)]
         })
     }
 
@@ -159,6 +162,15 @@ impl Torch {
             return self.to(grad, dtype);
         }
         let summed = self.empty(shape, grad.dtype());
+        let (kept, all) = (summed.numel(), grad.numel());
+        let each = all.checked_div(kept).unwrap_or(0);
+        if each > 1 {
+            self.reduction_scratch(if shape.last() == Some(&grad.dim(-1)) {
+                reduce::column_sum_scratch(each, kept)
+            } else {
+                reduce::row(each, kept)
+            });
+        }
         self.to(&summed, dtype)
     }
 }

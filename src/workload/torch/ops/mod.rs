@@ -10,11 +10,17 @@ pub(super) mod conv;
 mod conv_tests;
 mod elementwise;
 mod embedding;
+mod grouped_attention;
 mod inplace;
 mod linear;
 mod loss;
+mod masked_attention;
 mod norm;
 mod norm2d;
 mod pool;
+mod power;
+mod quantised;
 mod shape;
 mod wide_attention;
+
+pub use quantised::Int4Weight;

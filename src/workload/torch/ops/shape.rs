@@ -45,6 +45,15 @@ impl Torch {
         tape.finish(out, |_, grad, _| vec![Some(grad)])
     }
 
+    /// A copy with its parts repeated up to `shape` (`expand` and then `reshape`, as `repeat_kv`): its
+    /// gradient is the sum over them.
+    pub fn repeat(&self, x: &Tensor, shape: &[u64]) -> Tensor {
+        let tape = self.tape(&[x]);
+        let out = self.empty(shape, x.dtype());
+        let from = Rc::clone(&x.shape);
+        tape.finish(out, move |t, grad, _| vec![Some(t.empty(&from, grad.dtype()))])
+    }
+
     /// The same memory with other sides (`view`, `transpose`, `permute`, `reshape` of a tensor in
     /// order).
     pub fn view(&self, x: &Tensor, shape: &[u64]) -> Tensor {
