@@ -63,7 +63,7 @@ use self::{
 use crate::base::{Addr, BlockId, Bytes, RunId, Table};
 
 /// The place of a free block in the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FreeKey {
     /// Size of the block.
     pub size: Bytes,

@@ -8,6 +8,8 @@ use crate::base::BlockId;
 
 /// Longest piece, in blocks.
 const MAX: usize = 64;
+/// Keys that are looked at together.
+const GROUP: usize = 8;
 /// Two neighbouring pieces that are together no longer than this are joined.
 const JOINED: usize = MAX / 2;
 
@@ -20,36 +22,58 @@ pub(super) struct Run<K> {
     high: Vec<Piece<K>>,
 }
 
-impl<K> Default for Run<K> {
+impl<K: Copy + Default> Default for Run<K> {
     fn default() -> Self {
-        Self { low: Piece { keys: Vec::new(), ids: Vec::new() }, high: Vec::new() }
+        Self { low: Piece::default(), high: Vec::new() }
     }
 }
 
 /// Neighbours in the order, the last first.
 #[derive(Clone, Debug)]
 struct Piece<K> {
-    keys: Vec<K>,
+    /// The keys of `ids`, then the lowest of all keys, so that a search need not know how many.
+    keys: Box<[K; MAX]>,
     ids: Vec<BlockId>,
 }
 
-impl<K: Copy + Ord> Piece<K> {
+impl<K: Copy + Default> Default for Piece<K> {
+    fn default() -> Self {
+        Self { keys: Box::new([K::default(); MAX]), ids: Vec::new() }
+    }
+}
+
+impl<K: Copy + Default + Ord> Piece<K> {
     /// Where `key` stands, or would stand: the number of keys above it.
     ///
     /// Reads the first of every eight keys, then eight: all reads of a step are independent, so that
-    /// those which miss the caches wait together, and nothing branches on a comparison.
+    /// those which miss the caches wait together. Nothing branches on a comparison or on the length,
+    /// neither of which can be foreseen.
     #[inline]
     fn place(&self, key: K) -> usize {
-        let is_above = |other: &&K| **other > key;
-        let groups = self.keys.iter().step_by(8).filter(is_above).count();
-        let from = groups.saturating_sub(1) * 8;
-        let end = self.keys.len().min(from + 8);
-        from + self.keys[from..end].iter().filter(is_above).count()
+        let count = |keys: &[K; GROUP]| keys.iter().map(|other| usize::from(*other > key)).sum();
+        let (groups, _) = self.keys.as_chunks::<GROUP>();
+        let above: usize = groups.iter().map(|group| usize::from(group[0] > key)).sum();
+        let group = above.saturating_sub(1);
+        let within: usize = groups.get(group).map_or(0, count);
+        group * GROUP + within
     }
 
     #[inline]
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    #[inline]
+    fn keys(&self) -> &[K] {
+        &self.keys[..self.ids.len()]
+    }
+
+    /// There must be room.
+    #[inline]
     fn insert(&mut self, at: usize, key: K, id: BlockId) {
-        self.keys.insert(at, key);
+        let len = self.len();
+        self.keys.copy_within(at..len, at + 1);
+        self.keys[at] = key;
         self.ids.insert(at, id);
     }
 
@@ -57,9 +81,11 @@ impl<K: Copy + Ord> Piece<K> {
     #[inline]
     fn remove(&mut self, key: K) -> bool {
         let at = self.place(key);
-        let is_there = self.keys.get(at) == Some(&key);
+        let is_there = self.keys().get(at) == Some(&key);
         if is_there {
-            self.keys.remove(at);
+            let len = self.len();
+            self.keys.copy_within(at + 1..len, at);
+            self.keys[len - 1] = K::default();
             self.ids.remove(at);
         }
         is_there
@@ -68,14 +94,16 @@ impl<K: Copy + Ord> Piece<K> {
     /// The upper half, which is cut off.
     #[cold]
     fn split(&mut self) -> Self {
-        let lower = Self { keys: self.keys.split_off(MAX / 2), ids: self.ids.split_off(MAX / 2) };
+        let mut lower = Self { ids: self.ids.split_off(MAX / 2), ..Self::default() };
+        lower.keys[..MAX / 2].copy_from_slice(&self.keys[MAX / 2..]);
+        self.keys[MAX / 2..].fill(K::default());
         std::mem::replace(self, lower)
     }
 
     /// The first key in order; the largest piece sorts where it may.
     #[inline]
     fn first(&self) -> Option<&K> {
-        self.keys.last()
+        self.keys().last()
     }
 
     /// The block at a place.
@@ -85,12 +113,12 @@ impl<K: Copy + Ord> Piece<K> {
 
     /// The first block in order whose key `holds`, as do all behind it.
     fn first_where(&self, holds: impl Fn(&K) -> bool) -> Option<BlockId> {
-        let count = self.keys.partition_point(|key| holds(key));
+        let count = self.keys().partition_point(|key| holds(key));
         count.checked_sub(1).map(|at| self.ids[at])
     }
 }
 
-impl<K: Copy + Ord> Run<K> {
+impl<K: Copy + Default + Ord> Run<K> {
     /// The piece of `high` that holds `key`, or would; `None` for `low`.
     #[inline]
     fn piece_of(&self, key: K) -> Option<usize> {
@@ -106,16 +134,16 @@ impl<K: Copy + Ord> Run<K> {
         if let Some(at) = self.piece_of(key) {
             let piece = &mut self.high[at];
             piece.insert(piece.place(key), key, id);
-            if piece.keys.len() >= MAX {
+            if piece.len() >= MAX {
                 let upper = piece.split();
                 self.high.insert(at, upper);
             }
             return false;
         }
         let at = self.low.place(key);
-        let is_first = at == self.low.keys.len();
+        let is_first = at == self.low.len();
         self.low.insert(at, key, id);
-        if self.low.keys.len() >= MAX {
+        if self.low.len() >= MAX {
             let upper = self.low.split();
             self.high.push(upper);
         }
@@ -131,7 +159,7 @@ impl<K: Copy + Ord> Run<K> {
             return was_there;
         }
         let was_there = self.low.remove(key);
-        if self.low.keys.is_empty()
+        if self.low.ids.is_empty()
             && let Some(piece) = self.high.pop()
         {
             self.low = piece;
@@ -142,14 +170,15 @@ impl<K: Copy + Ord> Run<K> {
     /// Drops a piece of `high` that is empty; joins a short one with the one before it.
     #[inline]
     fn shorten(&mut self, at: usize) {
-        let len = self.high[at].keys.len();
-        let before = at.checked_sub(1).map(|before| self.high[before].keys.len());
+        let len = self.high[at].len();
+        let before = at.checked_sub(1).map(|before| self.high[before].len());
         if len == 0 {
             self.high.remove(at);
         } else if before.is_some_and(|before| before + len <= JOINED) {
             let piece = self.high.remove(at);
             let joined = &mut self.high[at - 1];
-            joined.keys.extend(piece.keys);
+            let from = joined.len();
+            joined.keys[from..from + len].copy_from_slice(piece.keys());
             joined.ids.extend(piece.ids);
         }
     }
@@ -184,7 +213,7 @@ impl<K: Copy + Ord> Run<K> {
     pub(super) fn before(&self, key: K) -> Option<BlockId> {
         let at = self.piece_of(key);
         let piece = at.map_or(&self.low, |at| &self.high[at]);
-        let place = piece.keys.partition_point(|other| *other >= key);
+        let place = piece.keys().partition_point(|other| *other >= key);
         piece.id(place).or_else(|| self.high.get(at? + 1).unwrap_or(&self.low).id(0))
     }
 
@@ -192,7 +221,7 @@ impl<K: Copy + Ord> Run<K> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, BlockId)> {
         let pieces = std::iter::once(&self.low).chain(self.high.iter().rev());
         pieces.flat_map(|piece| {
-            let falling = piece.keys.iter().copied().zip(piece.ids.iter().copied());
+            let falling = piece.keys().iter().copied().zip(piece.ids.iter().copied());
             falling.rev()
         })
     }
