@@ -1,6 +1,6 @@
 //! All programs by their names, and well-known sizes of them.
 
-use super::{Workload, gpt, llama_train, lora, offload, quantised, rlhf};
+use super::{Workload, gpt, llama_train, lora, moe, offload, quantised, rlhf};
 
 /// A program that `fragsim synth` knows.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,12 @@ pub fn catalogue() -> &'static [Entry] {
             about: "adapters beside a frozen Llama-like transformer: LoRA, QLoRA",
             make: || Box::<lora::Lora>::default(),
             presets: lora::PRESETS,
+        },
+        Entry {
+            name: "moe",
+            about: "a mixture of experts in training, with tokens routed evenly or not",
+            make: || Box::<moe::Moe>::default(),
+            presets: moe::PRESETS,
         },
         Entry {
             name: "offload-infer",

@@ -5,6 +5,7 @@ pub mod gpt;
 pub mod llama;
 pub mod llama_train;
 pub mod lora;
+pub mod moe;
 pub mod offload;
 pub mod quantised;
 pub mod rlhf;

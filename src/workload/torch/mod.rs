@@ -28,6 +28,7 @@ pub mod optim;
 pub mod packed;
 mod reduce;
 pub mod scaler;
+mod sort;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod attention;
 mod elementwise;
 mod embedding;
 mod grouped_attention;
+mod index;
 mod linear;
 mod loss;
 mod masked_attention;
