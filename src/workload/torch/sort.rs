@@ -1,4 +1,4 @@
-//! Scratch memory of sorting pairs of 64-bit numbers on the device.
+//! Scratch memory of sorting pairs of 64-bit numbers on the device, and of running sums.
 //!
 //! # Source
 //! CUB as PyTorch 2.11 has it for CUDA 13, `cub/device/dispatch/dispatch_radix_sort.cuh`: one block of
@@ -6,8 +6,10 @@
 
 /// Pairs that one block of threads sorts, without scratch memory.
 const AT_ONCE: u64 = 2304;
-/// Pairs of a block of threads otherwise.
-const OF_A_BLOCK: u64 = 4608;
+/// Pairs of a block of threads otherwise, and numbers of one that chooses unique ones.
+pub(super) const TILE: u64 = 4608;
+/// Numbers of a block of threads that adds up.
+pub(super) const SCAN_TILE: u64 = 896;
 const DIGIT_BITS: u64 = 8;
 /// Starts of the digits of a sweep, in bytes.
 const OFFSETS: u64 = 256 * 8;
@@ -24,11 +26,18 @@ pub(super) fn scratch(n: u64, bits: u64) -> u64 {
     let numbers = n.saturating_mul(8);
     let between = numbers.checked_next_multiple_of(ALIGNMENT).unwrap_or(numbers).saturating_mul(2);
     let between = if sweeps > 1 { between } else { 0 };
-    let blocks = n.div_ceil(OF_A_BLOCK);
+    let blocks = n.div_ceil(TILE);
     let counters = ALIGNMENT;
     (sweeps * OFFSETS + counters + ALIGNMENT - 1)
         .saturating_add(blocks.saturating_mul(LOOKBACK))
         .saturating_add(between)
+}
+
+/// Bytes of a scan over `n` numbers in blocks of `tile`: 16 for each block and 32 more.
+pub(super) fn scan_scratch(n: u64, tile: u64) -> u64 {
+    let tiles = n.div_ceil(tile) + 32;
+    let status = tiles.saturating_mul(16);
+    status.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX).saturating_add(2 * ALIGNMENT - 1)
 }
 
 /// How many bits the largest of so many keys has.

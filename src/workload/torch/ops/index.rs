@@ -2,10 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::workload::torch::{DType, Tensor, Torch};
-
-/// Numbers that are sorted by one block of threads, without scratch memory.
-const SORTED_AT_ONCE: u64 = 2304;
+use crate::workload::torch::{DType, Tensor, Torch, sort};
 
 impl Torch {
     /// `x[indices]`, rows of `[rows, columns]`: keeps the indices. The gradient is a whole tensor of
@@ -22,12 +19,24 @@ impl Torch {
         tape.finish(out, move |t, grad, _| {
             let _indices = saved.unpack(t);
             let whole = t.empty(&from, grad.dtype());
-            t.sort_for_adding(rows);
+            t.sort_for_adding(rows, whole.dim(0));
             vec![Some(whole)]
         })
     }
 
-    fn sort_for_adding(&self, n: u64) {
+    /// `x.cumsum(-1)` of one row of numbers, added up as int64.
+    pub(crate) fn running_sum(&self, x: &Tensor) -> Tensor {
+        let sums = self.empty_of(x, DType::I64);
+        let wide = self.to(x, DType::I64);
+        let n = x.dim(-1);
+        if x.numel() == n {
+            drop(self.scratch(sort::scan_scratch(n, sort::SCAN_TILE)));
+        }
+        drop(wide);
+        sums
+    }
+
+    fn sort_for_adding(&self, n: u64, rows: u64) {
         let numbers = || self.empty(&[n], DType::I64);
         let linear = {
             let wrapped = numbers();
@@ -38,9 +47,7 @@ impl Torch {
         let (sorted, original) = (numbers(), numbers());
         let range = numbers();
         if n > 0 {
-            let few = n <= SORTED_AT_ONCE;
-            let scratch = if few { 1 } else { n.saturating_mul(16).saturating_add(17_919) };
-            drop(self.scratch(scratch));
+            drop(self.scratch(sort::scratch(n, sort::bits_of(rows))));
         }
         drop(range);
         drop(original);
