@@ -56,15 +56,13 @@ pub fn wrapped(text: &str, width: usize, indent: &str) -> Vec<String> {
         // What goes on behind the mark of a list item stands below its text.
         let hang = if piece.starts_with("- ") { "  " } else { "" };
         let mut line = indent.to_owned();
-        let mut words = 0;
-        for word in piece.split_whitespace() {
+        for (words, word) in piece.split_whitespace().enumerate() {
             if words > 0 && line.chars().count() + 1 + word.chars().count() > width {
                 lines.push(std::mem::replace(&mut line, format!("{indent}{hang}")));
             } else if words > 0 {
                 line.push(' ');
             }
             line.push_str(word);
-            words += 1;
         }
         lines.push(line);
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Workload, adversarial, convert, cuda_graphs, diffusion, fsdp, gpt, kv_cache, leaks,
-    llama_train, lora, offload, quantised, resnet, rlhf, serve,
+    llama_train, lora, moe, offload, quantised, resnet, rlhf, serve,
 };
 
 /// A program that `fragsim synth` knows.
@@ -107,6 +107,12 @@ pub fn catalogue() -> &'static [Entry] {
             about: "adapters beside a frozen Llama-like transformer: LoRA, QLoRA",
             make: || Box::<lora::Lora>::default(),
             presets: lora::PRESETS,
+        },
+        Entry {
+            name: "moe",
+            about: "a mixture of experts in training, with tokens routed evenly or not",
+            make: || Box::<moe::Moe>::default(),
+            presets: moe::PRESETS,
         },
         Entry {
             name: "offload-infer",

@@ -14,6 +14,7 @@ pub mod leaks;
 pub mod llama;
 pub mod llama_train;
 pub mod lora;
+pub mod moe;
 pub mod offload;
 pub mod quantised;
 pub mod resnet;

@@ -30,6 +30,8 @@ pub mod optim;
 pub mod packed;
 mod reduce;
 pub mod scaler;
+mod sort;
+mod sort;
 mod tensor;
 #[cfg(test)]
 mod tests;

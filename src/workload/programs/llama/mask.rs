@@ -2,9 +2,6 @@
 
 use crate::workload::torch::{DType, Tensor, Torch};
 
-/// Scratch memory of a running sum over one long row, in bytes.
-const RUNNING_SUM_SCRATCH: u64 = 1279;
-
 /// The mask `[batch, 1, tokens, tokens]` that transformers makes where several sequences are packed
 /// into one: each token sees those before it in its own sequence.
 ///
@@ -64,12 +61,7 @@ fn sequence_of_each_token(t: &Torch, batch: u64, tokens: u64) -> Tensor {
     };
     let sequences = {
         let is_new = t.empty(&[batch, tokens], DType::Bool);
-        let sequences = ids(tokens);
-        let wide = ids(tokens);
-        if batch == 1 {
-            drop(t.scratch(RUNNING_SUM_SCRATCH));
-        }
-        drop(wide);
+        let sequences = t.running_sum(&is_new);
         drop(is_new);
         sequences
     };

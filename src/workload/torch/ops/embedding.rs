@@ -1,33 +1,11 @@
 //! Rows of a table.
 
-use crate::workload::torch::{DType, Tensor, Torch};
+use crate::workload::torch::{DType, Tensor, Torch, sort};
 
 /// Up to so many indices, the gradient is made without sorting them.
 const FEW: u64 = 3072;
 /// Rows that one thread adds up.
 const ROWS_OF_A_THREAD: u64 = 10;
-
-/// Numbers of a tile of CUB's radix sort and its choice of unique numbers, and of its scan.
-const SORT_TILE: u64 = 4608;
-const SCAN_TILE: u64 = 896;
-
-/// What CUB's radix sort asks for: both lists again, and 256 counters for each tile.
-///
-/// # Source
-/// Asked of PyTorch 2.11 for 3,073 to 262,144 indices.
-fn sort_scratch(n: u64) -> u64 {
-    let list = n.saturating_mul(8).checked_next_multiple_of(256).unwrap_or(u64::MAX);
-    list.saturating_mul(2).saturating_add(n.div_ceil(SORT_TILE).saturating_mul(1024) + 16_895)
-}
-
-/// What CUB's scans ask for: 16 bytes for each tile and 32 more.
-///
-/// # Source
-/// As [`sort_scratch`].
-fn scan_scratch(n: u64, tile: u64) -> u64 {
-    let tiles = n.div_ceil(tile) + 32;
-    tiles.saturating_mul(16).checked_next_multiple_of(256).unwrap_or(u64::MAX).saturating_add(511)
-}
 
 impl Torch {
     /// `F.embedding(ids, weight)`: keeps the ids. The gradient of the table is as large as the table.
@@ -56,18 +34,18 @@ impl Torch {
         let indices = || self.scratch(n.saturating_mul(8));
         let (sorted, original) = (indices(), indices());
         let range = indices();
-        drop(self.scratch(sort_scratch(n)));
+        drop(self.scratch(sort::scratch(n, 64)));
         drop(range);
         let grad = self.empty(table, dtype);
         let offsets = indices();
         let count = self.scratch(8);
         let ones = indices();
-        drop(self.scratch(scan_scratch(n, SORT_TILE)));
+        drop(self.scratch(sort::scan_scratch(n, sort::TILE)));
         drop(ones);
         let rows = table.first().copied().unwrap_or(0);
         let segments = || self.scratch(n.min(rows).saturating_mul(8));
         let (starts, sizes) = (segments(), segments());
-        drop(self.scratch(scan_scratch(n.min(rows), SCAN_TILE)));
+        drop(self.scratch(sort::scan_scratch(n.min(rows), sort::SCAN_TILE)));
         let partial_count = self.scratch(8);
         let columns = table.get(1).copied().unwrap_or(1);
         let partial = n / ROWS_OF_A_THREAD + n.min(rows);

@@ -11,6 +11,7 @@ mod conv_tests;
 mod elementwise;
 mod embedding;
 mod grouped_attention;
+mod index;
 mod inplace;
 mod linear;
 mod loss;
