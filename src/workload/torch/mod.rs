@@ -31,7 +31,6 @@ pub mod packed;
 mod reduce;
 pub mod scaler;
 mod sort;
-mod sort;
 mod tensor;
 #[cfg(test)]
 mod tests;
