@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 type Values = Vec<(String, String)>;
 
 /// The program of the catalogue and its values, for the function and the arguments of a recording.
-pub fn map(
+pub(crate) fn map(
     program: &str,
     params: &Map<String, Value>,
     meta: &Value,

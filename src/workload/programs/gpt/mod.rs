@@ -7,6 +7,8 @@ mod infer;
 mod lengths;
 mod model;
 mod packed;
+#[cfg(test)]
+mod tests;
 mod train;
 mod training;
 

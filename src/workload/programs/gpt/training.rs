@@ -6,7 +6,7 @@ use super::{
 use crate::{
     trace::Control,
     workload::{
-        WorkloadError,
+        Label, WorkloadError,
         torch::{
             DType, Optimizer, Tensor, Torch,
             optim::{Adafactor, Adam, Adam8, AdamKind, Sgd},
@@ -80,7 +80,9 @@ fn optimizer(of: &Train, parameters: Vec<Tensor>) -> Option<Box<dyn Optimizer>> 
 /// What is there before the first step: states, and what a checkpoint brings.
 fn begin(of: &Train, t: &Torch, model: &Gpt, optimizer: Option<&mut (dyn Optimizer + 'static)>) {
     let loaded: Vec<_> = match of.resume {
-        Resume::Device => model.parameters().iter().map(|p| t.loaded(p)).collect(),
+        Resume::Device => t.labelled(Label::Parameter, || {
+            model.parameters().iter().map(|p| t.loaded(p)).collect()
+        }),
         Resume::Never | Resume::Host => Vec::new(),
     };
     if let Some(optimizer) = optimizer {
@@ -97,10 +99,9 @@ fn begin(of: &Train, t: &Torch, model: &Gpt, optimizer: Option<&mut (dyn Optimiz
 impl Loop<'_> {
     fn step(&mut self, t: &Torch, step: u64, seq: u64) {
         let of = self.of;
-        match of.zero_grad {
-            ZeroGrad::BeforeForward => self.zero_grad(),
-            // Zeros are written where the gradients are.
-            ZeroGrad::BeforeBackward | ZeroGrad::AfterStep | ZeroGrad::Zeros | ZeroGrad::Never => {}
+        // Zeros would be written where the gradients are: nothing to do here.
+        if of.zero_grad == ZeroGrad::BeforeForward {
+            self.zero_grad();
         }
         for _ in 0..of.accumulate.max(1) {
             if t.check().is_err() {
