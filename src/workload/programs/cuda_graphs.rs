@@ -10,7 +10,7 @@ use crate::{
     workload::{
         WorkloadError,
         parameter::{choice, in_range, parameters},
-        torch::{DType, StreamRef, Tensor, Torch, drop_list},
+        torch::{DType, StreamRef, Tensor, Torch},
     },
 };
 
@@ -108,7 +108,7 @@ impl Workload for CudaGraphs {
                     let ids = ids.shaped(&[*size, self.seq]);
                     capture(t, stream, PoolId(0, pool), || model.forward(t, &ids))
                 });
-                graphs.push(out);
+                graphs.push((out, PoolId(0, pool)));
                 t.mark(format!("capture {size}"));
                 t.check()?;
             }
@@ -117,10 +117,17 @@ impl Workload for CudaGraphs {
         });
         captured?;
         drop((model, ids));
-        let last = graphs.pop(); // a variable still holds the last output
-        drop_list(graphs);
+        // A variable still holds the last graph and its output.
+        let last = graphs.pop();
+        while let Some((out, pool)) = graphs.pop() {
+            drop(out);
+            t.control(Control::PoolRelease(pool));
+        }
         drop(seeds);
-        drop(last);
+        if let Some((out, pool)) = last {
+            drop(out);
+            t.control(Control::PoolRelease(pool));
+        }
         t.check()
     }
 }

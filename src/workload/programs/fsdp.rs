@@ -281,3 +281,88 @@ impl Workload for Fsdp {
         t.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Op;
+
+    /// The most bytes of each label that are live at a time.
+    fn most(is: &Fsdp, label: Label) -> u64 {
+        let t = Torch::new(1);
+        is.run(&t).unwrap();
+        let traces = t.finish().unwrap();
+        let (mut sizes, mut live, mut most) = (Vec::new(), 0, 0);
+        for op in traces[0].ops() {
+            match op {
+                Op::Alloc(alloc) => {
+                    let is_it = traces[0].labels().get(alloc.id) == Some(label.name());
+                    sizes.push(if is_it { alloc.size.0 } else { 0 });
+                    live += sizes[sizes.len() - 1];
+                    most = live.max(most);
+                }
+                Op::Free(free) => live -= sizes[free.id.0 as usize],
+                _ => {}
+            }
+        }
+        most
+    }
+
+    /// Rajbhandari et al., "ZeRO", 2020, figure 1: states go by the world, then gradients, then
+    /// weights.
+    #[test]
+    fn each_stage_splits_more() {
+        let is = |stage| Fsdp {
+            stage,
+            layers: 4,
+            width: 256,
+            heads: 4,
+            seq: 64,
+            batch: 1,
+            ..Fsdp::default()
+        };
+        let numbers = 4 * block_numel(256);
+        for stage in 0..=3 {
+            let world = if stage == 0 { 1 } else { 8 };
+            assert_eq!(most(&is(stage), Label::OptimizerState), 8 * numbers / world);
+            // Master weights, and whole ones: all of them, or two layers of four and a shard's cast.
+            let weights = most(&is(stage), Label::Parameter);
+            let whole = if stage < 3 { 2 * numbers } else { numbers };
+            assert!((4 * numbers / world + whole..).contains(&weights), "{stage}: {weights}");
+        }
+        let gradients = [0, 1, 2, 3].map(|stage| most(&is(stage), Label::Gradient));
+        assert_eq!(gradients[2], gradients[3]);
+        assert!(gradients[0] > gradients[1] && gradients[1] > gradients[2], "{gradients:?}");
+    }
+
+    #[test]
+    fn a_late_device_lets_recorded_memory_pile_up() {
+        let late = |limit| {
+            let t = Torch::new(1);
+            let is =
+                Fsdp { pace: Pace::Late, limit, steps: 1, seq: 64, batch: 1, ..Fsdp::default() };
+            is.run(&t).unwrap();
+            let traces = t.finish().unwrap();
+            let (mut pending, mut most) = (0_u64, 0);
+            for op in traces[0].ops() {
+                match op {
+                    Op::Free(free) if free.pending => pending += 1,
+                    Op::FreeCompleted(_) => pending -= 1,
+                    _ => {}
+                }
+                most = pending.max(most);
+            }
+            most
+        };
+        // All gathered weights of forward and backward, but the last layer's of forward, which a
+        // variable still holds, and all gradients; with a limit, gradients alone pile up.
+        assert_eq!(late(0), 35);
+        assert!((12..20).contains(&late(2)), "{}", late(2));
+    }
+
+    #[test]
+    fn a_limit_without_gathers_is_refused() {
+        let error = Fsdp { stage: 2, limit: 1, ..Fsdp::default() }.check().unwrap_err();
+        assert!(error.to_string().starts_with("limit: "), "{error}");
+    }
+}

@@ -66,12 +66,16 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset { name: "paged", values: &[("kind", "paged")] },
 ];
 
+/// New tokens of all requests together: each is a forward of its own.
+const MOST_NEW: u64 = 1_000_000;
+
 /// A request that is served.
 struct Request {
     len: u64,
     left: u64,
     slot: u64,
-    blocks: Vec<u64>,
+    /// How many it has, where they are paged.
+    blocks: u64,
     kv: Vec<Option<Tensor>>,
     x: Option<Tensor>,
 }
@@ -89,7 +93,6 @@ struct Device {
     qkv: Vec<Tensor>,
     /// The pool, or the slots' room, of each layer.
     shared: Vec<Tensor>,
-    free_blocks: Vec<u64>,
 }
 
 impl KvCache {
@@ -142,20 +145,18 @@ impl KvCache {
         };
         let shared = |_| shape.as_ref().map(|shape| self.cache(t, shape));
         let shared = (0..self.layers).filter_map(shared).collect();
-        Device { qkv, shared, free_blocks: (0..blocks).collect() }
+        Device { qkv, shared }
     }
 
     /// New tokens of a request through every layer.
-    fn feed(&self, t: &Torch, device: &mut Device, r: &mut Request, x: Tensor) -> Tensor {
+    fn feed(&self, t: &Torch, device: &Device, r: &mut Request, x: Tensor) -> Tensor {
         let (h, e, n) = (self.heads, self.head(), x.dim(0));
         r.len += n;
         // What a paged kernel reads: the tables, not a copy of the blocks.
         let tables = (self.kind == Cache::Paged).then(|| {
-            while (r.blocks.len() as u64) * self.block < r.len {
-                r.blocks.push(device.free_blocks.pop().unwrap_or(0));
-            }
+            r.blocks = r.len.div_ceil(self.block);
             let places = t.input(&[n], DType::I64);
-            (places, t.input(&[r.blocks.len() as u64], DType::I32))
+            (places, t.input(&[r.blocks], DType::I32))
         });
         let mut x = x;
         let mut qkv = None;
@@ -191,11 +192,11 @@ impl KvCache {
         x
     }
 
-    fn start(&self, t: &Torch, device: &mut Device, slot: u64, ask: (u64, u64)) -> Request {
+    fn start(&self, t: &Torch, device: &Device, slot: u64, ask: (u64, u64)) -> Request {
         let layers = usize::try_from(self.layers).unwrap_or(0);
         let room = || self.cache(t, &[2, self.heads, self.room, self.head()]);
         let kv = (0..layers).map(|_| (self.kind == Cache::MaxLen).then(room)).collect();
-        let mut r = Request { len: 0, left: ask.1, slot, blocks: Vec::new(), kv, x: None };
+        let mut r = Request { len: 0, left: ask.1, slot, blocks: 0, kv, x: None };
         let out = {
             let x = t.input(&[ask.0, self.width], DType::F16);
             self.feed(t, device, &mut r, x)
@@ -227,7 +228,16 @@ impl Workload for KvCache {
         in_range("new_min", self.new_min, 1..=self.new_max)?;
         self.prompts.iter().try_for_each(|n| in_range("prompts", *n, 1..=1 << 24))?;
         self.new.iter().try_for_each(|n| in_range("new", *n, 1..=1 << 24))?;
-        let longest = self.drawn().iter().map(|(prompt, new)| prompt + new).max().unwrap_or(0);
+        let drawn = self.drawn();
+        let made: u64 = drawn.iter().map(|(_, new)| new).sum();
+        if made > MOST_NEW {
+            let message = format!(
+                "the requests ask for {made} new tokens in all, more than {MOST_NEW}: fewer requests, or \
+                 shorter ones"
+            );
+            return refuse("new_max", message);
+        }
+        let longest = drawn.iter().map(|(prompt, new)| prompt + new).max().unwrap_or(0);
         let fixed = matches!(self.kind, Cache::MaxLen | Cache::Static);
         if fixed && longest > self.room {
             return refuse("room", format!("a request needs {longest} tokens: at least so many"));
@@ -238,7 +248,7 @@ impl Workload for KvCache {
     fn run(&self, t: &Torch) -> Result<(), WorkloadError> {
         t.no_grad(|| {
             let requests = self.drawn();
-            let mut device = self.device(t, &requests);
+            let device = self.device(t, &requests);
             let mut queue: VecDeque<_> = requests.into();
             let mut live: Vec<Request> = Vec::new();
             while !queue.is_empty() || !live.is_empty() {
@@ -247,27 +257,46 @@ impl Workload for KvCache {
                 {
                     let taken = |slot: &u64| live.iter().any(|r| r.slot == *slot);
                     let slot = (0..self.slots).find(|slot| !taken(slot)).unwrap_or(0);
-                    live.push(self.start(t, &mut device, slot, ask));
+                    live.push(self.start(t, &device, slot, ask));
                 }
                 for r in &mut live {
                     let Some(x) = r.x.clone() else { continue };
-                    r.x = Some(self.feed(t, &mut device, r, x));
+                    r.x = Some(self.feed(t, &device, r, x));
                     r.left -= 1;
                 }
                 let (done, left): (Vec<_>, Vec<_>) = live.into_iter().partition(|r| r.left == 0);
                 live = left;
                 for request in done {
-                    device.free_blocks.extend(&request.blocks);
                     request.drop();
                 }
                 t.mark("step");
                 t.check()?;
             }
-            let Device { qkv, shared, .. } = device;
+            let Device { qkv, shared } = device;
             // A Python function lets go of what it shares with its caller by name: pool, qkv, table.
             let last = if self.kind == Cache::Paged { [shared, qkv] } else { [qkv, shared] };
             last.into_iter().for_each(drop_list);
             t.check()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_does_not_fit_its_room_is_refused() {
+        let is = KvCache { kind: Cache::Static, room: 40, ..KvCache::default() };
+        assert!(is.check().unwrap_err().to_string().starts_with("room: a request needs"));
+        let is = KvCache { prompts: vec![1, 2], new: vec![1], ..KvCache::default() };
+        assert!(is.check().unwrap_err().to_string().starts_with("new: 1 numbers for 2 prompts"));
+    }
+
+    #[test]
+    fn the_pool_is_as_large_as_the_most_blocks_in_use() {
+        let is = KvCache { slots: 2, block: 16, ..KvCache::default() };
+        // 15 + 1 and 16 + 1 tokens, then a third one in the first one's place.
+        assert_eq!(is.most_blocks(&[(15, 1), (16, 3), (33, 1)]), 3 + 2);
     }
 }

@@ -73,7 +73,7 @@ impl Workload for Leak {
         in_range("vocab", self.vocab, 1..=1 << 30)?;
         in_range("batch", self.batch, 1..=1 << 30)?;
         in_range("seq", self.seq, 2..=1 << 30)?;
-        in_range("steps", self.steps, 1..=100_000)
+        in_range("steps", self.steps, 1..=10_000)
     }
 
     fn run(&self, t: &Torch) -> Result<(), WorkloadError> {

@@ -49,3 +49,41 @@ impl Adversarial {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    /// Robson's bound is `live * (1 + log2(large / small) / 2)`; a program that looks at no address
+    /// comes near it if blocks lie in the order of the requests.
+    #[test]
+    fn blocks_spread_far_over_the_limit() {
+        let is = Adversarial {
+            kind: Kind::Robson,
+            small: 2,
+            large: 64,
+            live: 1,
+            ..Adversarial::default()
+        };
+        let t = Torch::new(1);
+        is.robson(&t).unwrap();
+        assert_eq!(t.marks().len(), 6);
+        let traces = t.finish().unwrap();
+        let (mut sizes, mut live, mut asked) = (Vec::new(), 0_u64, 0_u64);
+        for op in traces[0].ops() {
+            match op {
+                crate::trace::Op::Alloc(alloc) => {
+                    sizes.push(alloc.size.0);
+                    live += alloc.size.0;
+                    asked += alloc.size.0;
+                    assert!(live <= 1 << 20);
+                }
+                crate::trace::Op::Free(free) => live -= sizes[free.id.0 as usize],
+                _ => {}
+            }
+        }
+        // None of it fits where something was freed.
+        assert!(asked >= 3 << 20, "{asked}");
+    }
+}

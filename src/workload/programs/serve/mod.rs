@@ -2,6 +2,8 @@
 
 mod model;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 
 use super::{Preset, Workload};
 use crate::workload::{
@@ -160,11 +162,11 @@ impl Workload for Serve {
         in_range("prompt_max", self.prompt_max, 1..=1 << 24)?;
         in_range("prompt_min", self.prompt_min, 1..=self.prompt_max)?;
         in_range("new", self.new, 1..=1 << 20)?;
-        in_range("batch", self.batch, 1..=1 << 16)?;
+        in_range("batch", self.batch, 1..=4096)?;
         in_range("batch_tokens", self.batch_tokens, 1..=1 << 24)?;
         in_range("shared", self.shared, 0..=100)?;
         in_range("prefix", self.prefix, 0..=1 << 24)?;
-        in_range("prefixes", self.prefixes, 1..=10_000)?;
+        in_range("prefixes", self.prefixes, 1..=1000)?;
         in_range("draft", self.draft, 0..=64)?;
         in_range("accepted", self.accepted, 0..=100)?;
         in_range("layers", self.layers, 1..=1000)?;
