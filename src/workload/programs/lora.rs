@@ -108,3 +108,44 @@ impl Workload for Lora {
         train(t, &model, &mut opt, None, (self.batch, self.seq), self.steps, self.mask)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{trace::Op, workload::Label};
+
+    /// Bytes ever allocated under a label.
+    fn bytes(lora: &Lora, label: Label) -> u64 {
+        let t = Torch::new(1);
+        lora.run(&t).unwrap();
+        let trace = t.finish().unwrap().swap_remove(0);
+        let size = |op: &Op| match op {
+            Op::Alloc(alloc) if trace.labels().get(alloc.id) == Some(label.name()) => alloc.size.0,
+            _ => 0,
+        };
+        trace.ops().iter().map(size).sum()
+    }
+
+    fn small(base: Base, targets: Targets) -> Lora {
+        let (layers, width, heads, kv_heads) = (2, 256, 4, 4);
+        let (intermediate, vocab, seq, steps) = (512, 1000, 64, 1);
+        let sizes = Lora { layers, width, heads, kv_heads, intermediate, vocab, ..Lora::default() };
+        Lora { base, targets, seq, steps, rank: 8, ..sizes }
+    }
+
+    #[test]
+    fn only_adapters_have_gradients_and_states() {
+        let lora = small(Base::Bf16, Targets::Qv);
+        // Two projections in each of two layers, a narrow matrix on each side, float32.
+        let adapters = 2 * 2 * 2 * (8 * 256 * 4);
+        assert_eq!(bytes(&lora, Label::Gradient), adapters);
+        assert_eq!(bytes(&lora, Label::OptimizerState), 2 * adapters);
+        assert!(bytes(&small(Base::Bf16, Targets::All), Label::Gradient) > 3 * adapters);
+    }
+
+    #[test]
+    fn weights_of_four_bits_train_the_same_adapters() {
+        let (bf16, int4) = (small(Base::Bf16, Targets::All), small(Base::Int4, Targets::All));
+        assert_eq!(bytes(&bf16, Label::Gradient), bytes(&int4, Label::Gradient));
+    }
+}

@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Numbers of tokens that a program may be given or draw.
-const MOST_COUNTS: u64 = 10_000_000;
+/// Experts in all layers together.
+const MOST_EXPERTS: u64 = 20_000;
 
 choice! {
     /// How many tokens each expert gets.
@@ -113,11 +113,11 @@ impl Workload for Moe {
         in_range("top", self.top, 1..=self.experts)?;
         in_range("capacity", self.capacity, 1..=100_000)?;
         in_range("steps", self.steps, 1..=1_000_000)?;
-        let drawn = self.experts.saturating_mul(self.layers).saturating_mul(self.steps);
-        if drawn > MOST_COUNTS {
+        let experts = self.experts.saturating_mul(self.layers);
+        if experts > MOST_EXPERTS {
             let message = format!(
-                "{} experts, {} layers and {} steps make {drawn} counts, more than {MOST_COUNTS}",
-                self.experts, self.layers, self.steps
+                "{} experts in {} layers make {experts}, more than {MOST_EXPERTS}",
+                self.experts, self.layers
             );
             return Err(WorkloadError::parameter("experts", message));
         }
@@ -346,5 +346,40 @@ impl Model {
         };
         let layers = self.layers.iter().flat_map(of_layer);
         std::iter::once(self.table.clone()).chain(layers).chain(self.head.parameters()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_routing_gives_every_expert_its_tokens() {
+        let of = |routing| {
+            let moe = Moe { routing, ..Moe::default() };
+            Counts::new(&moe).of_layer(4096)
+        };
+        assert_eq!(of(Routing::Balanced), [1024; 8]);
+        assert_eq!(of(Routing::Capacity), [1280; 8]);
+        let drawn = of(Routing::Random);
+        assert_eq!(drawn, of(Routing::Random));
+        assert!(drawn.iter().all(|count| *count <= 4096));
+        assert!(drawn.iter().max() > drawn.iter().min());
+    }
+
+    #[test]
+    fn shares_have_the_mean_and_the_variance_of_their_distribution() {
+        let moe = Moe::default();
+        let mut counts = Counts::new(&moe);
+        let drawn: Vec<f64> = (0..20_000).map(|_| counts.gamma()).collect();
+        let mean = drawn.iter().sum::<f64>() / 20_000.0;
+        let variance = drawn.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 20_000.0;
+        assert!((mean - 0.8).abs() < 0.03 && (variance - 0.8).abs() < 0.06, "{mean} {variance}");
+    }
+
+    #[test]
+    fn more_experts_than_anybody_has_are_an_error() {
+        let moe = Moe { layers: 1000, experts: 65_536, ..Moe::default() };
+        assert!(moe.check().unwrap_err().to_string().starts_with("experts: "));
     }
 }

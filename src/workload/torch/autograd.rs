@@ -43,7 +43,7 @@ pub(super) struct Leaf {
     /// Whether a hook takes the gradient to the host as soon as it is there.
     pub(super) leaves: Cell<bool>,
     /// The memory of the weight itself, which the graph keeps.
-    pub(super) variable: Option<Rc<Storage>>,
+    pub(super) _variable: Option<Rc<Storage>>,
 }
 
 /// An operator that was recorded.

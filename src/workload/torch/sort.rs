@@ -57,4 +57,14 @@ mod tests {
         assert_eq!([of_rows(5000, 256), of_rows(5000, 257)], [4607, 87_039]);
         assert_eq!([scratch(3073, 64), scratch(4609, 64)], [67_583, 93_183]);
     }
+
+    /// As PyTorch 2.11 asked for them.
+    #[test]
+    fn scratch_memory_of_sorts_and_scans() {
+        let sorts = [(3073, 67_583), (28_673, 483_327), (57_345, 948_223), (262_144, 4_269_567)];
+        assert!(sorts.iter().all(|(n, bytes)| scratch(*n, 64) == *bytes));
+        let scans = [(4097, 1279), (28_672, 1535), (28_673, 1791), (57_345, 2303), (262_144, 5887)];
+        assert!(scans.iter().all(|(n, bytes)| scan_scratch(*n, SCAN_TILE) == *bytes));
+        assert_eq!([69_632, 131_072].map(|n| scan_scratch(n, TILE)), [1279, 1535]);
+    }
 }

@@ -157,7 +157,7 @@ impl Tensor {
     /// Turns it into a leaf that collects a gradient (`requires_grad_()`).
     #[must_use]
     pub fn requires_grad_(self) -> Self {
-        let leaf = Leaf { variable: Some(Rc::clone(&self.storage)), ..Leaf::default() };
+        let leaf = Leaf { _variable: Some(Rc::clone(&self.storage)), ..Leaf::default() };
         Self { history: History::Leaf(Rc::new(leaf)), ..self }
     }
 

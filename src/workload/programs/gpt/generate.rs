@@ -25,7 +25,7 @@ impl Gpt {
                 for (block, cache) in self.blocks.iter().zip(&mut caches) {
                     let (out, grown) = block.cached(t, &x, cache.as_ref());
                     x = out;
-                    drop(cache.replace(grown));
+                    drop(cache.replace(grown.map(|x| x.labelled(Label::KvCache))));
                 }
                 let logits = {
                     let normed = {
@@ -81,7 +81,7 @@ impl Block {
         let q = qkv.shaped(&sides);
         let grown = t.labelled(Label::KvCache, || match cache {
             // Views: the first cache is the whole of queries, keys and values.
-            None => [qkv.shaped(&sides), qkv.shaped(&sides)].map(|x| x.labelled(Label::KvCache)),
+            None => [qkv.shaped(&sides), qkv.shaped(&sides)],
             Some(old) => old.each_ref().map(|old| {
                 let tokens = old.dim(2).saturating_add(n);
                 t.cat(&[old, &qkv.shaped(&sides)], &[b, self.shape.heads, tokens, head])

@@ -117,7 +117,7 @@ impl Llama {
     pub fn new(t: &Torch, config: &Config, dtype: DType, kind: Kind) -> Self {
         let site = Site { device: 0, kind };
         let sites = Sites::all(config, site);
-        Self::made(t, config, dtype, sites, |t, head| mask::frequencies(t, head))
+        Self::made(t, config, dtype, sites, mask::frequencies)
     }
 
     /// A model whose parts arrive where these sites say.

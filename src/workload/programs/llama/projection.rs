@@ -7,7 +7,7 @@ use crate::workload::{
 
 /// A linear layer without bias.
 #[derive(Clone, Debug)]
-pub struct Projection {
+pub(super) struct Projection {
     weight: Weight,
     inputs: u64,
     outputs: u64,
@@ -18,7 +18,7 @@ pub struct Projection {
 #[derive(Clone, Debug)]
 enum Weight {
     Dense(Tensor),
-    Int4(Int4Weight),
+    Int4(Box<Int4Weight>),
 }
 
 /// LoRA: two narrow matrices beside a weight.
@@ -70,7 +70,7 @@ pub(super) fn brought(t: &Torch, weight: &Tensor) -> Tensor {
 impl Projection {
     pub(super) fn new(t: &Torch, inputs: u64, outputs: u64, dtype: DType, kind: Kind) -> Self {
         let weight = match kind {
-            Kind::FrozenInt4 => Weight::Int4(t.int4_weight(outputs, inputs, dtype)),
+            Kind::FrozenInt4 => Weight::Int4(Box::new(t.int4_weight(outputs, inputs, dtype))),
             _ => Weight::Dense(kind.tensor(t, &[outputs, inputs], dtype)),
         };
         Self { weight, inputs, outputs, adapter: None }

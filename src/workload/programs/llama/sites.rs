@@ -85,3 +85,34 @@ impl Sites {
         t.to_device(x, self.rotary)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `device_map` of `scenarios/accelerate__dispatch_cpu` and `accelerate__dispatch_2gpu`.
+    #[test]
+    fn devices_are_filled_as_accelerate_fills_them() {
+        let config = Config {
+            layers: 22,
+            width: 2048,
+            intermediate: 5632,
+            heads: 32,
+            kv_heads: 4,
+            vocab: 32_000,
+        };
+        let here = |device| Site { device, kind: Kind::Frozen };
+        let host = Site { device: 0, kind: Kind::Host };
+        let expected = |rest: Site| Sites {
+            embed: here(0),
+            layers: [vec![here(0); 11], vec![rest; 11]].concat(),
+            norm: rest,
+            rotary: rest.device,
+            head: rest,
+        };
+        let inferred = |limits: &[u64]| Sites::inferred(&config, DType::BF16, limits);
+        assert_eq!(inferred(&[1200 << 20]), expected(host));
+        assert_eq!(inferred(&[1200 << 20, 1200 << 20]), expected(here(1)));
+        assert_eq!(inferred(&[0]), Sites::all(&config, host));
+    }
+}
