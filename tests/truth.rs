@@ -2,7 +2,12 @@
 //! `examples/truth` prints the same as a table.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
-#![allow(missing_docs, reason = "modules that a command shares")]
+#![allow(
+    missing_docs,
+    dead_code,
+    unreachable_pub,
+    reason = "modules of a command, of which the test uses a part"
+)]
 
 mod common;
 

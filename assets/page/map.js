@@ -2,6 +2,18 @@
 "use strict";
 const LINE = 20, GAP = 5, HEAD = 26, MARGIN = 10;
 
+// The colours of the labels that workloads give, as in the pictures.
+const LABELS = {
+  parameter: "#1f6feb", gradient: "#e09f1f", optimizer_state: "#a4389b", activation: "#1a936f", temporary: "#c64834",
+  kv_cache: "#5cbed6", input: "#8c6e46", workspace: "#6e7887",
+};
+
+// The colour of a stack or label, by its number.
+function stackColour(number) {
+  const [texts, , stacks] = page.stacks, known = META.labels && LABELS[texts[stacks[number - 1][0]]];
+  return known || `hsl(${(number * 137) % 360} 60% 55%)`;
+}
+
 class SegmentMap {
   constructor(box, space, canvas) {
     Object.assign(this, { box, space, canvas, state: null, colour: "state", zoom: 0, kept: null });
@@ -155,7 +167,7 @@ class SegmentMap {
       const age = Math.log2(1 + time - run.born[row]) / Math.log2(2 + time);
       return `hsl(${Math.round(210 - 210 * age)} 70% 55%)`;
     }
-    if (this.colour === "stack" && run.stack[row]) return `hsl(${(run.stack[row] * 137) % 360} 60% 55%)`;
+    if (this.colour === "stack" && run.stack[row]) return stackColour(run.stack[row]);
     return colours.allocated;
   }
 

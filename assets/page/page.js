@@ -213,6 +213,20 @@ function legend(box, parts) {
   }));
 }
 
+// Where allocations have labels instead of stacks, the map shows them.
+function colourByLabel() {
+  const [texts, , stacks] = page.stacks, select = $("colour");
+  select.querySelector("option[value=stack]").textContent = "label";
+  select.value = page.map.colour = "stack";
+  const parts = stacks.map((frames, i) => {
+    const span = element("span", texts[frames[0]]), mark = element("i");
+    mark.style.background = stackColour(i + 1);
+    span.prepend(mark);
+    return span;
+  });
+  $("map-legend").firstChild.replaceWith(...parts);
+}
+
 function showTip(event, ...children) {
   const tip = $("tip");
   tip.replaceChildren(...children);
@@ -454,6 +468,7 @@ async function start() {
   mapEvents();
   legend($("legend"), [["requested", "requested"], ["allocated", "allocated"], ["active", "active"], ["reserved", "reserved"], ["below: free in the cache", "reserved-fill"], ["of that, outside the largest free block", "scattered"]]);
   legend($("map-legend"), [["handed out", "allocated"], ["waits for another stream", "pending"], ["free", "free"]]);
+  if (META.labels) colourByLabel();
   $("notes").replaceChildren(...META.notes.map((note) => element("li", note)));
   $("notes-section").hidden = META.notes.length === 0;
   $("runs-section").hidden = META.runs.length < 1;

@@ -138,8 +138,8 @@ pub fn changes(runs: &[Run]) -> Vec<Change<'_>> {
     for of_scenario in runs.chunk_by(|a, b| a.scenario == b.scenario) {
         let compared: Vec<&Run> =
             of_scenario.iter().filter(|run| !run.pairs().is_empty()).collect();
-        let named = |name: &&str| compared.iter().find(|run| run.variation == **name);
-        let base = BASES.iter().find_map(|name| named(&name)).or(compared.first());
+        let named = |name: &str| compared.iter().find(|run| run.variation == name);
+        let base = BASES.iter().find_map(|name| named(name)).or(compared.first());
         let Some(base) = base else { continue };
         for variation in compared.iter().filter(|run| run.variation != base.variation) {
             let [a, b] = [base, variation].map(|run| &run.pairs()[0]);

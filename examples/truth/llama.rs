@@ -117,7 +117,8 @@ impl Recorded<'_> {
         let exact = f64::from(u32::try_from(total).ok()?);
         let mut all = Vec::new();
         for _ in 0..self.number("steps")? * self.number("layers")? {
-            let shares: Vec<f64> = (0..self.number("experts")?).map(|_| random.gamma(0.8)).collect();
+            let shares: Vec<f64> =
+                (0..self.number("experts")?).map(|_| random.gamma(0.8)).collect();
             let sum: f64 = shares.iter().sum();
             let whole = |share: &f64| format!("{:.0}", (exact * share / sum).floor()).parse().ok();
             let mut counts = shares.iter().map(whole).collect::<Option<Vec<u64>>>()?;
@@ -154,6 +155,9 @@ mod tests {
     fn numbers_are_those_of_python() {
         let mut random = Random::new(5);
         let drawn = [random.random(), random.gamma(0.8)];
-        assert_eq!(drawn.map(f64::to_bits), [0.622_901_694_889_701_9, 2.373_989_769_950_324_3_f64].map(f64::to_bits));
+        assert_eq!(
+            drawn.map(f64::to_bits),
+            [0.622_901_694_889_701_9, 2.373_989_769_950_324_3_f64].map(f64::to_bits)
+        );
     }
 }

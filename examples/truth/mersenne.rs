@@ -48,8 +48,8 @@ impl Random {
     fn word(&mut self) -> u32 {
         if self.next == WORDS {
             for i in 0..WORDS {
-                let joined = (self.state[i] & 0x8000_0000)
-                    | (self.state[(i + 1) % WORDS] & 0x7fff_ffff);
+                let joined =
+                    (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % WORDS] & 0x7fff_ffff);
                 let odd = if joined & 1 == 1 { 0x9908_b0df } else { 0 };
                 self.state[i] = self.state[(i + MIDDLE) % WORDS] ^ (joined >> 1) ^ odd;
             }

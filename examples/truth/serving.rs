@@ -47,12 +47,11 @@ pub fn map(program: &str, params: &Map<String, Value>, meta: &Value) -> Option<P
 
 /// Parameters under the catalogue's names.
 fn named(params: &Map<String, Value>, names: &[(&str, &str)]) -> Vec<(String, String)> {
-    let name = |of: &str| names.iter().find(|(old, _)| *old == of).map_or(of, |(_, new)| *new).into();
+    let name =
+        |of: &str| names.iter().find(|(old, _)| *old == of).map_or(of, |(_, new)| *new).into();
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            items.iter().map(Value::to_string).collect::<Vec<_>>().join(",")
-        }
+        Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     };
     params.iter().map(|(of, value)| (name(of), text(value))).collect()

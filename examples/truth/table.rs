@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    bounds::{self, changes, families, median},
+    bounds::{self, ALLOCATED, ALLOCATED_MEDIAN, ALLOCS, RESERVED, changes, families, median},
     judge::{Run, Verdict},
 };
 
@@ -21,8 +21,8 @@ pub fn table(runs: &[Run]) -> String {
 
 const HEAD: &str = "# Synthetic against real
 
-Each row is a run of a real PyTorch 2.11 program (`data/scenarios`, of which `traces/README.md` says more) beside the workload of
-`fragsim synth` with the same parameters, replayed under the same settings and capacity.
+Each row is a recorded run of a real PyTorch 2.11 program beside the workload of `fragsim synth` with the same parameters, replayed
+under the same settings and capacity.
 Written by `cargo run --release --example truth -- ../shared/data/scenarios -o reports/truth.md`; never edited.
 
 Peaks are those of the whole run, in MiB, real and then how far the synthetic one is off: `=` is equal to the byte.
@@ -55,7 +55,10 @@ fn summary(text: &mut String, runs: &[Run]) -> std::fmt::Result {
 }
 
 fn medians(text: &mut String, runs: &[Run]) -> std::fmt::Result {
-    writeln!(text, "\n## Families\n\nThe median of how far the peaks are off, and the worst.\n")?;
+    writeln!(
+        text,
+        "\n## Families\n\nThe median of how far the peaks are off, and the worst; bold is more than it may be.\n"
+    )?;
     writeln!(
         text,
         "| program | runs | compared | allocated | worst | reserved | worst | allocs | worst |"
@@ -68,8 +71,14 @@ fn medians(text: &mut String, runs: &[Run]) -> std::fmt::Result {
             let off: Vec<f64> =
                 runs.iter().flat_map(|run| run.pairs()).map(|pair| pair.off()[i].abs()).collect();
             let worst = off.iter().copied().max_by(f64::total_cmp);
-            let part = |value: Option<f64>| value.map_or("".into(), percent);
-            write!(text, " {} | {} |", part(median(off)), part(worst))?;
+            let part = |value: Option<f64>, bound: f64| match value {
+                None => String::new(),
+                Some(value) if value > bound => format!("**{}**", percent(value)),
+                Some(value) => percent(value),
+            };
+            let bound = [ALLOCATED, RESERVED, ALLOCS][i - 1];
+            let of_median = if i == 1 { ALLOCATED_MEDIAN } else { bound };
+            write!(text, " {} | {} |", part(median(off), of_median), part(worst, bound))?;
         }
         writeln!(text)?;
     }

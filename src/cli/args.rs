@@ -54,6 +54,8 @@ pub(super) enum Command {
     Report(super::pictures::report::ReportArgs),
     Series(super::pictures::series::SeriesArgs),
     Lesson(super::lesson::LessonArgs),
+    Synth(super::synth::SynthArgs),
+    Estimate(super::synth::estimate::EstimateArgs),
 }
 
 /// How results are printed.

@@ -20,12 +20,13 @@ mod progress;
 mod replay;
 mod stacks;
 mod sweep;
+mod synth;
 mod tune;
 mod verify;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use self::{
     args::{Cli, Command},
@@ -45,14 +46,9 @@ enum Answer {
 
 /// Runs the program on the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parsed() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors; clap prints either where it belongs.
-            let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     let mut output = Output::stdout(cli.color);
     let answer = match &cli.command {
@@ -69,6 +65,8 @@ pub fn main() -> ExitCode {
         Command::Report(args) => pictures::report::run(args, &mut output),
         Command::Series(args) => pictures::series::run(args),
         Command::Lesson(args) => lesson::run(args, &mut output),
+        Command::Synth(args) => synth::run(args, &mut output),
+        Command::Estimate(args) => synth::estimate::run(args, &mut output),
     };
     let answer = answer.and_then(|answer| output.flush().map(|()| answer));
     match answer {
@@ -81,4 +79,34 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What is typed, or the exit status after help or an error was printed.
+fn parsed() -> Result<Cli, ExitCode> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The workloads bring arguments of their own.
+    let command = synth::program::with_parameters(Cli::command(), &args).map_err(|error| {
+        output::complain(clap::ColorChoice::Auto, &error.to_string());
+        ExitCode::from(2)
+    })?;
+    typed(command, args).map_err(|error| {
+        // Help and version are no errors; clap prints either where it belongs.
+        let code = if error.use_stderr() { 2 } else { 0 };
+        let _ = error.print();
+        ExitCode::from(code)
+    })
+}
+
+fn typed(mut command: clap::Command, args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command.try_get_matches_from_mut(args)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let program = match &mut cli.command {
+        Command::Synth(args) => &mut args.program,
+        Command::Estimate(args) => &mut args.program,
+        _ => return Ok(cli),
+    };
+    if let (Some(workload), Some((_, matches))) = (&program.workload, matches.subcommand()) {
+        program.own = synth::program::own_values(matches, workload);
+    }
+    Ok(cli)
 }

@@ -22,7 +22,10 @@ use crate::{
         to_csv, to_json,
     },
     sim::{AddressPolicy, OnOom},
-    study::whatif::{Program, Replayed, Start, Terms, whatif},
+    study::{
+        labels,
+        whatif::{Program, Replayed, Start, Terms, whatif},
+    },
 };
 
 pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answer> {
@@ -52,6 +55,8 @@ pub(super) fn run(args: &ReplayArgs, output: &mut Output) -> anyhow::Result<Answ
     if args.repeat.is_some() {
         document.timing = Some(TimingDocument { load_s, replay_s: times });
     }
+    let labels = labels::at_peak(&program.trace, &replayed);
+    document.labels = labels.into_iter().map(Into::into).collect();
     if args.summary {
         document.summary = Some(memory_summary(&replayed.stats, device, false));
     }

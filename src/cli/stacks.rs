@@ -6,7 +6,7 @@ use crate::{
     base::{Addr, AllocId, Id},
     report::page,
     source::snapshot::{Action, Frame, Snapshot, StackId, StrId},
-    trace::{BlockState, Op, SegmentLayout, Trace},
+    trace::{BlockState, Labels, Op, SegmentLayout, Trace},
 };
 
 /// The stacks of a snapshot's allocations, by their names in its program.
@@ -16,13 +16,16 @@ pub(super) struct Stacks<'a> {
     stacks: Vec<Option<StackId>>,
     /// Of the requests that failed.
     failed: Vec<Option<StackId>>,
+    /// Of a program that was never recorded: what its allocations are for.
+    labels: Labels,
 }
 
 impl<'a> Stacks<'a> {
     /// Names are given in the order of the blocks at the start, and then in that of the entries.
     pub(super) fn of(snapshot: Option<&'a Snapshot>, trace: &Trace) -> Self {
         let Some(snapshot) = snapshot else {
-            return Self { snapshot, stacks: Vec::new(), failed: Vec::new() };
+            let labels = trace.labels().clone();
+            return Self { snapshot, stacks: Vec::new(), failed: Vec::new(), labels };
         };
         let device = trace.device();
         let segments = snapshot.segments.iter().filter(|segment| segment.device == device);
@@ -41,12 +44,15 @@ impl<'a> Stacks<'a> {
         let of = |action: Action| entries.iter().filter(move |entry| entry.action == action);
         stacks.extend(of(Action::Alloc).map(|entry| snapshot.stack_of(entry)));
         let failed = of(Action::Oom).map(|entry| snapshot.stack_of(entry)).collect();
-        Self { snapshot: Some(snapshot), stacks, failed }
+        Self { snapshot: Some(snapshot), stacks, failed, labels: Labels::default() }
     }
 
     /// Where an allocation was made, innermost first: the lines of the program itself before those of
-    /// libraries. Empty if nothing tells.
+    /// libraries; or its label, where there is no recording. Empty if nothing tells.
     pub(super) fn frames(&self, id: AllocId) -> Vec<String> {
+        if let Some(label) = self.labels.get(id) {
+            return vec![format!("label {label}")];
+        }
         own_first(self.shown(self.stack(id)))
     }
 
@@ -82,11 +88,21 @@ impl<'a> Stacks<'a> {
 }
 
 impl page::Stacks for Stacks<'_> {
+    fn are_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
     fn key(&self, id: AllocId) -> Option<u64> {
-        Some(self.stack(id)?.index() as u64)
+        match self.snapshot {
+            Some(_) => Some(self.stack(id)?.index() as u64),
+            None => Some(self.labels.index(id)? as u64),
+        }
     }
 
     fn frames(&self, id: AllocId) -> Vec<(String, bool)> {
+        if let Some(label) = self.labels.get(id) {
+            return vec![(label.to_owned(), true)];
+        }
         self.shown(self.stack(id))
     }
 }

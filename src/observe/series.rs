@@ -40,7 +40,7 @@ impl Levels {
 }
 
 /// Some operations on end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Bucket {
     /// The first operation.
     pub first: OpIndex,

@@ -1,6 +1,7 @@
 //! Floor 5: doors out. Prints values, computes nothing.
 
 pub mod compare;
+pub mod estimate;
 pub mod events;
 pub mod explain;
 pub mod explain_text;
@@ -16,6 +17,7 @@ pub mod plot;
 pub mod replay;
 pub mod series;
 pub mod summary;
+pub mod synth;
 pub mod tune;
 pub mod verify;
 

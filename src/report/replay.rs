@@ -8,7 +8,10 @@ use crate::{
     base::Bytes,
     observe::Moment,
     sim::{AllocError, DeviceCalls, OnOom},
-    study::whatif::{AskedAgain, Replayed, Terms},
+    study::{
+        labels::LabelSum,
+        whatif::{AskedAgain, Replayed, Terms},
+    },
 };
 
 /// A replay of one device.
@@ -46,6 +49,9 @@ pub struct ReplayDocument {
     pub device_calls: DeviceCalls,
     /// The numbers of `torch.cuda.memory_stats()`, by its keys.
     pub stats: BTreeMap<String, i64>,
+    /// What is live by label when most is handed out, where the trace has labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<LabelDocument>,
     /// What cannot be known, or was assumed.
     pub notes: Vec<String>,
     /// The table of `torch.cuda.memory_summary()`, where asked for.
@@ -97,6 +103,30 @@ pub struct RecordedFailure {
     pub served: bool,
     /// PyTorch's message if not.
     pub message: Option<String>,
+}
+
+/// The allocations of one label.
+#[derive(Clone, Debug, Serialize)]
+pub struct LabelDocument {
+    /// The label.
+    pub label: String,
+    /// Bytes asked for and live when most is handed out.
+    pub requested_bytes: u64,
+    /// How many allocations they are.
+    pub allocations: u64,
+    /// Most bytes live up to then.
+    pub requested_bytes_peak: u64,
+}
+
+impl From<LabelSum> for LabelDocument {
+    fn from(sum: LabelSum) -> Self {
+        Self {
+            label: sum.label,
+            requested_bytes: sum.live.0,
+            allocations: sum.count,
+            requested_bytes_peak: sum.peak.0,
+        }
+    }
 }
 
 /// Three moments.
@@ -173,6 +203,7 @@ impl ReplayDocument {
             },
             device_calls: replayed.calls,
             stats: replayed.stats.flat(terms.release),
+            labels: Vec::new(),
             notes: heading.notes,
             summary: None,
             timing: None,
@@ -261,10 +292,26 @@ pub fn text(document: &ReplayDocument, on_oom: OnOom) -> String {
     for (name, value) in rows {
         let _ = writeln!(out, "  {name:<22}{value}");
     }
+    labels_text(&document.labels, out);
     for note in &document.notes {
         let _ = writeln!(out, "  note: {note}");
     }
     text
+}
+
+/// What is live when most is handed out, the largest first.
+pub(super) fn labels_text(labels: &[LabelDocument], out: &mut String) {
+    let mut labels: Vec<&LabelDocument> = labels.iter().filter(|l| l.allocations > 0).collect();
+    labels.sort_by_key(|label| std::cmp::Reverse(label.requested_bytes));
+    for (i, label) in labels.iter().enumerate() {
+        let name = if i == 0 { "of the peak allocated" } else { "" };
+        let size = Bytes(label.requested_bytes).to_string();
+        let _ = writeln!(
+            out,
+            "  {name:<22}{size:>10} {} ({} allocations)",
+            label.label, label.allocations
+        );
+    }
 }
 
 fn outcome_text(document: &ReplayDocument, on_oom: OnOom, out: &mut String) {

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::replay::ReplayDocument;
 use crate::{
     base::Bytes,
-    observe::{Bucket, Levels, Lives, MarkKind, MemorySeries, NEVER},
-    study::timeline::Timeline,
+    observe::{Bucket, Levels, Lives, MarkKind, NEVER},
+    study::{labels::LabelSeries, timeline::Timeline},
 };
 
 /// The names that `torch.cuda.memory_stats()` gives the levels.
@@ -35,25 +35,44 @@ fn values(levels: &Levels) -> [u64; 6] {
 
 /// One row for each bucket: its first and last operation, each level after the last of them
 /// (`.current`), its least and its most within (`.min`, `.max`), and how often the device was asked
-/// again and a request failed.
+/// again and a request failed. Where the trace has labels, also what was asked for of each, when that
+/// is most together (`label.NAME`).
 ///
 /// # Errors
 /// When `out` does.
-pub fn csv(series: &MemorySeries, out: &mut impl Write) -> io::Result<()> {
+pub fn csv(timeline: &Timeline, out: &mut impl Write) -> io::Result<()> {
+    let (series, labels) = (&timeline.memory, &timeline.labels);
     write!(out, "first_op,last_op")?;
     for name in NAMES {
         write!(out, ",{name}.current,{name}.min,{name}.max")?;
     }
-    writeln!(out, ",num_alloc_retries,num_ooms")?;
-    for bucket in series.buckets() {
+    write!(out, ",num_alloc_retries,num_ooms")?;
+    for name in &labels.names {
+        write!(out, ",{}", field(&format!("label.{name}")))?;
+    }
+    writeln!(out)?;
+    for (i, bucket) in series.buckets().iter().enumerate() {
         write!(out, "{},{}", bucket.first, bucket.last)?;
         let [end, min, max] = [&bucket.end, &bucket.min, &bucket.max].map(values);
         for ((end, min), max) in end.iter().zip(min).zip(max) {
             write!(out, ",{end},{min},{max}")?;
         }
-        writeln!(out, ",{},{}", bucket.retries, bucket.ooms)?;
+        write!(out, ",{},{}", bucket.retries, bucket.ooms)?;
+        for bytes in labels.rows.get(i).into_iter().flatten() {
+            write!(out, ",{bytes}")?;
+        }
+        writeln!(out)?;
     }
     Ok(())
+}
+
+/// A name as a field of a table.
+fn field(name: &str) -> String {
+    if name.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The same as one JSON document: the keys of `replay`, and `series`.
@@ -62,10 +81,11 @@ pub fn csv(series: &MemorySeries, out: &mut impl Write) -> io::Result<()> {
 /// When `out` does.
 pub fn json(
     document: &ReplayDocument,
-    series: &MemorySeries,
+    timeline: &Timeline,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let rows: Vec<_> = series.buckets().iter().map(row).collect();
+    let buckets = timeline.memory.buckets().iter().enumerate();
+    let rows: Vec<_> = buckets.map(|(i, bucket)| row(bucket, i, &timeline.labels)).collect();
     let value = json!({
         "file": document.file,
         "device": document.device,
@@ -78,7 +98,7 @@ pub fn json(
     out.write_all(b"\n")
 }
 
-fn row(bucket: &Bucket) -> serde_json::Value {
+fn row(bucket: &Bucket, i: usize, labels: &LabelSeries) -> serde_json::Value {
     let mut row = serde_json::Map::new();
     row.insert("first_op".into(), bucket.first.0.into());
     row.insert("last_op".into(), bucket.last.0.into());
@@ -89,6 +109,9 @@ fn row(bucket: &Bucket) -> serde_json::Value {
     }
     row.insert("num_alloc_retries".into(), bucket.retries.into());
     row.insert("num_ooms".into(), bucket.ooms.into());
+    for (name, bytes) in labels.names.iter().zip(labels.rows.get(i).into_iter().flatten()) {
+        row.insert(format!("label.{name}"), (*bytes).into());
+    }
     row.into()
 }
 

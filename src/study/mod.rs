@@ -2,10 +2,12 @@
 
 pub mod cards;
 pub mod compare;
+pub mod estimate;
 pub mod explain;
 pub mod figures;
 pub mod fit;
 pub mod grid;
+pub mod labels;
 pub mod message;
 pub mod price;
 pub mod sizes;

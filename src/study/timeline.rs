@@ -4,11 +4,13 @@ use crate::{
     base::{Bytes, OpIndex},
     models::pytorch::rounding::DivisionOne,
     observe::{Count, FragmentationSeries, Lives, MemorySeries},
+    sim::OnOom,
     trace::Op,
 };
 
 use super::{
     explain::{Failed, Question, Scene},
+    labels::{LabelSeries, over_time},
     whatif::{Program, Replayed, Terms, Watch, full},
 };
 
@@ -28,6 +30,9 @@ pub struct Timeline {
     pub replayed: Replayed,
     /// Requested, allocated, active and reserved.
     pub memory: MemorySeries,
+    /// What is live by label, in the buckets of `memory`; empty without labels, and where requests were
+    /// left out of the replay.
+    pub labels: LabelSeries,
     /// What is free, and how much of it lies outside the largest free block.
     pub fragmentation: FragmentationSeries,
     /// Blocks and segments; empty if they were not to be kept.
@@ -50,7 +55,11 @@ pub fn timeline(program: &Program, terms: &Terms, detail: Detail) -> Timeline {
         (replayed, watchers, Lives::default())
     };
     replayed.events = count.events;
-    Timeline { replayed, memory: series.0, fragmentation: series.1, lives }
+    let labels = match (replayed.outcome.failures, terms.on_oom) {
+        (1.., OnOom::Skip) => LabelSeries::default(),
+        _ => over_time(&program.trace, series.0.buckets()),
+    };
+    Timeline { replayed, memory: series.0, labels, fragmentation: series.1, lives }
 }
 
 /// Why the first request fails that is not served, as [`explain`](super::explain) says it; `None`

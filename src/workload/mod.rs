@@ -8,6 +8,7 @@
 
 mod error;
 mod label;
+pub mod own;
 mod parameter;
 pub mod programs;
 mod run;

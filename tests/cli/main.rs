@@ -13,3 +13,4 @@ mod many;
 mod packed;
 mod shapes;
 mod support;
+mod synth;

@@ -9,11 +9,16 @@ use super::{Source, WatchArgs, Watched};
 use crate::{
     base::OpIndex,
     cli::{Answer, file::write_file, output::Output},
+    observe::NEVER,
     report::{
-        plot::{Picture, ThemeName},
+        plot::{BlockLabels, Picture, ThemeName},
         replay::ReplayDocument,
     },
-    study::{sizes::sizes, timeline::Detail, whatif::whatif},
+    study::{
+        sizes::sizes,
+        timeline::{Detail, timeline},
+        whatif::{Program, Terms, whatif},
+    },
 };
 
 /// Draw a run: memory over time, fragmentation, the segment map, sizes, settings against each other
@@ -92,7 +97,7 @@ pub(in crate::cli) fn run(args: &PlotArgs, output: &mut Output) -> anyhow::Resul
     }
     let Some(first) = runs.first() else { bail!("nothing was replayed") };
     let documents: Vec<&ReplayDocument> = runs.iter().map(|run| &run.document).collect();
-    let (layout, classes);
+    let (layout, labels, classes);
     let picture = match args.kind {
         PlotKind::Memory => Picture::Memory(&first.document, &first.timeline),
         PlotKind::Fragmentation => Picture::Fragmentation(&first.document, &first.timeline),
@@ -107,7 +112,8 @@ pub(in crate::cli) fn run(args: &PlotArgs, output: &mut Output) -> anyhow::Resul
             let mut terms = first.terms.clone();
             terms.until = Some(at);
             layout = whatif(&first.program, &terms).end;
-            Picture::Segments(&first.document, &layout, at)
+            labels = block_labels(&first.program, &terms);
+            Picture::Segments(&first.document, &layout, at, &labels)
         }
         PlotKind::Sizes => {
             classes = sizes(&first.program.trace);
@@ -126,6 +132,18 @@ pub(in crate::cli) fn run(args: &PlotArgs, output: &mut Output) -> anyhow::Resul
         output.line(&args.output.display().to_string())?;
     }
     Ok(Answer::Yes)
+}
+
+/// The labels of what is there at the end of a replay.
+fn block_labels(program: &Program, terms: &Terms) -> BlockLabels {
+    let known = program.trace.labels();
+    if known.is_empty() {
+        return BlockLabels::default();
+    }
+    let lives = timeline(program, terms, Detail { buckets: 2, lives: true }).lives;
+    let there = lives.blocks.iter().filter(|block| block.died == NEVER);
+    let of = there.filter_map(|block| Some((block.span.start, known.index(block.id?)?)));
+    BlockLabels { names: known.names().to_vec(), of: of.collect() }
 }
 
 fn check(args: &PlotArgs) -> anyhow::Result<()> {

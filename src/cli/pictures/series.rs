@@ -59,8 +59,8 @@ pub(in crate::cli) fn run(args: &SeriesArgs) -> anyhow::Result<Answer> {
     let watched = source.prepare(&args.watch, args.conf.as_deref(), None)?.watch(detail);
     let (document, timeline) = (&watched.document, &watched.timeline);
     write_file(&args.output, |mut out| match args.format {
-        SeriesFormat::Csv => series::csv(&timeline.memory, &mut out),
-        SeriesFormat::Json => series::json(document, &timeline.memory, &mut out),
+        SeriesFormat::Csv => series::csv(timeline, &mut out),
+        SeriesFormat::Json => series::json(document, timeline, &mut out),
         SeriesFormat::TraceEvents => series::trace_events(document, timeline, &mut out),
     })?;
     Ok(Answer::Yes)

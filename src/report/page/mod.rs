@@ -53,6 +53,10 @@ pub trait Stacks {
     /// The frames of an allocation, innermost first: text, and whether it is a line of the program
     /// itself rather than of a library.
     fn frames(&self, id: AllocId) -> Vec<(String, bool)>;
+    /// Whether they are not stacks but labels, a frame each: what the allocations are for.
+    fn are_labels(&self) -> bool {
+        false
+    }
 }
 
 /// No stacks.
@@ -73,6 +77,9 @@ struct PageDocument<'a> {
     device: u8,
     torch: &'a str,
     notes: &'a [String],
+    /// Whether what stands for stacks are labels.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    labels: bool,
     runs: Vec<RunDocument<'a>>,
 }
 
@@ -208,6 +215,7 @@ pub fn write(shown: &[Shown], stacks: &impl Stacks, out: &mut impl Write) -> io:
         device: first.document.device,
         torch: &first.document.torch,
         notes: &first.document.notes,
+        labels: stacks.are_labels(),
         runs,
     };
     let stacks = columns::packed(&table.to_json()?)?;

@@ -4,13 +4,13 @@ use plotters::{prelude::DrawingBackend, style::RGBColor};
 
 use super::{
     axes::{Axes, Unit, number},
-    sheet::{Anchor, Look, MARGIN, PlotError, Sheet},
+    sheet::{Anchor, Look, MARGIN, PlotError, Sheet, label_color},
 };
 use crate::{
     base::Bytes,
     observe::{Bucket, Levels},
     report::replay::ReplayDocument,
-    study::timeline::Timeline,
+    study::{labels::LabelSeries, timeline::Timeline},
 };
 
 /// What stands below the title of any picture of one replay.
@@ -73,15 +73,7 @@ pub(super) fn draw<B: DrawingBackend>(
 ) -> Result<(), PlotError> {
     let theme = &sheet.theme;
     sheet.title("Memory over time", &below(document))?;
-    sheet.legend(
-        (MARGIN, 84.0),
-        &[
-            ("requested", theme.requested),
-            ("allocated", theme.allocated),
-            ("active", theme.active),
-            ("reserved", theme.reserved),
-        ],
-    )?;
+    legend(sheet, &timeline.labels)?;
     let buckets = timeline.memory.buckets();
     let most = document.worst.reserved.reserved_bytes;
     let end = buckets.last().map_or(1.0, |bucket| f64::from(bucket.last.0) + 1.0);
@@ -100,8 +92,12 @@ pub(super) fn draw<B: DrawingBackend>(
     let allocated: Of = |levels| levels.allocated;
     sheet.polygon(&below_stairs(&axes, max(reserved)), theme.reserved_fill)?;
     // Between its least and its most a level is anywhere within a bucket.
-    sheet.polygon(&below_stairs(&axes, max(allocated)), theme.allocated_band)?;
-    sheet.polygon(&below_stairs(&axes, min(allocated)), theme.allocated_fill)?;
+    if timeline.labels.names.is_empty() {
+        sheet.polygon(&below_stairs(&axes, max(allocated)), theme.allocated_band)?;
+        sheet.polygon(&below_stairs(&axes, min(allocated)), theme.allocated_fill)?;
+    } else {
+        draw_labels(sheet, &axes, buckets, &timeline.labels)?;
+    }
     axes.draw_y(sheet, Unit::Bytes)?;
     let lines: [(Of, RGBColor); 4] = [
         (reserved, theme.reserved),
@@ -109,7 +105,9 @@ pub(super) fn draw<B: DrawingBackend>(
         (allocated, theme.allocated),
         (|levels| levels.requested, theme.requested),
     ];
-    for (of, color) in lines {
+    // Over a pile of labels only what lies outside of it has a line.
+    let shown = if timeline.labels.names.is_empty() { lines.len() } else { 1 };
+    for (of, color) in lines.into_iter().take(shown) {
         sheet.line(&max(of), color, 1.5)?;
     }
     axes.draw_x(sheet, Unit::Count, "operations done")?;
@@ -117,6 +115,43 @@ pub(super) fn draw<B: DrawingBackend>(
         draw_capacity(sheet, &axes, capacity)?;
     }
     marks(sheet, &axes, document)
+}
+
+fn legend<B: DrawingBackend>(sheet: &Sheet<'_, B>, labels: &LabelSeries) -> Result<(), PlotError> {
+    let theme = &sheet.theme;
+    let mut entries: Vec<(&str, RGBColor)> = Vec::new();
+    // From the top of the pile to its bottom, as it is drawn.
+    for (i, name) in labels.names.iter().enumerate().rev() {
+        entries.push((name, label_color(name, i)));
+    }
+    if entries.is_empty() {
+        entries.extend([("requested", theme.requested), ("allocated", theme.allocated)]);
+        entries.push(("active", theme.active));
+    }
+    entries.push(("reserved", theme.reserved));
+    entries.truncate(12);
+    sheet.legend((MARGIN, 84.0), &entries)
+}
+
+/// What was asked for, one label on the other.
+fn draw_labels<B: DrawingBackend>(
+    sheet: &Sheet<'_, B>,
+    axes: &Axes,
+    buckets: &[Bucket],
+    labels: &LabelSeries,
+) -> Result<(), PlotError> {
+    // The whole pile first: what lies on it hides all but its own label.
+    for (label, name) in labels.names.iter().enumerate().rev() {
+        let value = |(bucket, row): (&Bucket, &Vec<u64>)| {
+            let up_to =
+                row.iter().take(label + 1).fold(0, |sum: u64, part| sum.saturating_add(*part));
+            (f64::from(bucket.first.0), f64::from(bucket.last.0) + 1.0, up_to)
+        };
+        let pile: Vec<_> = buckets.iter().zip(&labels.rows).map(value).collect();
+        let color = label_color(name, label);
+        sheet.polygon(&below_stairs(axes, stairs(axes, &pile)), color)?;
+    }
+    Ok(())
 }
 
 fn draw_capacity<B: DrawingBackend>(

@@ -22,6 +22,7 @@ use crate::{
     trace::Layout,
 };
 
+pub use segments::BlockLabels;
 pub use sheet::{PlotError, ThemeName};
 
 /// What is drawn.
@@ -31,8 +32,8 @@ pub enum Picture<'a> {
     Memory(&'a ReplayDocument, &'a Timeline),
     /// What is free over time, and how much of it lies outside the largest free block.
     Fragmentation(&'a ReplayDocument, &'a Timeline),
-    /// Where everything lies before an operation.
-    Segments(&'a ReplayDocument, &'a Layout, OpIndex),
+    /// Where everything lies before an operation, and the labels of what is there, if there are any.
+    Segments(&'a ReplayDocument, &'a Layout, OpIndex, &'a BlockLabels),
     /// How often and how much is asked for, by size.
     Sizes(&'a ReplayDocument, &'a [SizeClass]),
     /// Settings side by side.
@@ -52,7 +53,7 @@ impl Picture<'_> {
         let height = match self {
             Self::Memory(..) | Self::Sizes(..) | Self::Pareto(_) => 560,
             Self::Fragmentation(..) => 440,
-            Self::Segments(_, layout, _) => segments::height(layout),
+            Self::Segments(_, layout, _, _) => segments::height(layout),
             Self::Compare(documents) => compare::height(documents.len()),
         };
         (WIDTH, height)
@@ -68,7 +69,9 @@ impl Picture<'_> {
             Self::Fragmentation(document, timeline) => {
                 fragmentation::draw(sheet, document, timeline)
             }
-            Self::Segments(document, layout, at) => segments::draw(sheet, document, layout, *at),
+            Self::Segments(document, layout, at, labels) => {
+                segments::draw(sheet, document, layout, *at, labels)
+            }
             Self::Sizes(document, classes) => sizes::draw(sheet, document, classes),
             Self::Compare(documents) => compare::draw(sheet, documents),
             Self::Pareto(documents) => compare::pareto(sheet, documents),

@@ -1,17 +1,34 @@
 //! Where everything lies at one moment: memory to scale, in lines like text.
 
-use plotters::prelude::DrawingBackend;
+use plotters::{prelude::DrawingBackend, style::RGBColor};
+use rustc_hash::FxHashMap;
 
 use super::{
     axes::number,
     memory::below,
-    sheet::{Anchor, Look, MARGIN, PlotError, Sheet},
+    sheet::{Anchor, Look, MARGIN, PlotError, Sheet, label_color},
 };
 use crate::{
     base::{Addr, Bytes, OpIndex, PoolId, StreamHandle},
     report::replay::ReplayDocument,
     trace::{BlockState, Layout, SegmentLayout},
 };
+
+/// The labels of blocks, by where they lie.
+#[derive(Clone, Debug, Default)]
+pub struct BlockLabels {
+    /// The labels.
+    pub names: Vec<String>,
+    /// Positions in `names`.
+    pub of: FxHashMap<Addr, usize>,
+}
+
+impl BlockLabels {
+    fn color(&self, addr: Addr) -> Option<RGBColor> {
+        let label = *self.of.get(&addr)?;
+        Some(label_color(self.names.get(label)?, label))
+    }
+}
 
 const TOP: f64 = 108.0;
 const LINE: f64 = 20.0;
@@ -135,17 +152,20 @@ pub(super) fn draw<B: DrawingBackend>(
     document: &ReplayDocument,
     layout: &Layout,
     at: OpIndex,
+    labels: &BlockLabels,
 ) -> Result<(), PlotError> {
     let theme = &sheet.theme;
     sheet.title(&format!("Segments before operation {at}"), &below(document))?;
-    sheet.legend(
-        (MARGIN, 84.0),
-        &[
-            ("handed out", theme.allocated),
-            ("waits for another stream", theme.pending),
-            ("free", theme.free),
-        ],
-    )?;
+    let mut entries = vec![("waits for another stream", theme.pending), ("free", theme.free)];
+    if labels.of.is_empty() {
+        entries.insert(0, ("handed out", theme.allocated));
+    } else {
+        let there = |i: &usize| labels.of.values().any(|label| label == i);
+        let shown = (0..labels.names.len()).filter(there).take(8);
+        let shown = shown.map(|i| (labels.names[i].as_str(), label_color(&labels.names[i], i)));
+        entries = shown.chain([("free", theme.free)]).collect();
+    }
+    sheet.legend((MARGIN, 84.0), &entries)?;
     let all = arrange(layout);
     let free = layout.bytes_in(BlockState::Inactive);
     let scale = format!(
@@ -168,7 +188,7 @@ pub(super) fn draw<B: DrawingBackend>(
         }
     }
     for piece in &all.pieces {
-        draw_piece(sheet, piece, all.per_unit)?;
+        draw_piece(sheet, piece, all.per_unit, labels)?;
     }
     Ok(())
 }
@@ -177,6 +197,7 @@ fn draw_piece<B: DrawingBackend>(
     sheet: &Sheet<'_, B>,
     piece: &Piece<'_>,
     per_unit: f64,
+    labels: &BlockLabels,
 ) -> Result<(), PlotError> {
     let theme = &sheet.theme;
     let width = ((piece.to - piece.from) / per_unit).max(1.0);
@@ -212,7 +233,7 @@ fn draw_piece<B: DrawingBackend>(
         draw_narrow(&mut narrow)?;
         let color = match block.state {
             BlockState::ActivePendingFree => theme.pending,
-            _ => theme.allocated,
+            _ => labels.color(addr).unwrap_or(theme.allocated),
         };
         let (left, right) = (x0.round(), x1.round().max(x0.round() + 1.0));
         // A hair of the background between neighbours.

@@ -96,6 +96,24 @@ impl Theme {
     }
 }
 
+/// The colour of a label, the same in both themes and in every picture: by its name, where that is
+/// one of the workloads', else by its position.
+pub(super) fn label_color(name: &str, position: usize) -> RGBColor {
+    const COLORS: [(&str, RGBColor); 9] = [
+        ("parameter", RGBColor(31, 111, 235)),
+        ("gradient", RGBColor(224, 159, 31)),
+        ("optimizer_state", RGBColor(164, 56, 155)),
+        ("activation", RGBColor(26, 147, 111)),
+        ("temporary", RGBColor(198, 72, 52)),
+        ("kv_cache", RGBColor(92, 190, 214)),
+        ("input", RGBColor(140, 110, 70)),
+        ("workspace", RGBColor(110, 120, 135)),
+        ("other", RGBColor(170, 178, 188)),
+    ];
+    let known = COLORS.iter().find(|(known, _)| *known == name);
+    known.unwrap_or(&COLORS[position % COLORS.len()]).1
+}
+
 /// The name under which the fonts inside the program are known to the drawing library; in an SVG it
 /// is the viewer's own.
 const FAMILY: &str = "sans-serif";

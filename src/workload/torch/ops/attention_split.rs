@@ -63,4 +63,15 @@ mod tests {
         assert_eq!(splits(32, 1, 276, 128), 3);
         assert_eq!(splits(32, 1024, 1024, 128), 1);
     }
+
+    /// As PyTorch 2.11 split them.
+    #[test]
+    fn small_batches_are_split() {
+        assert_eq!(splits(8 * 12, 512, 512, 64), 1);
+        assert_eq!(splits(16, 512, 512, 64), 2);
+        assert_eq!(splits(2 * 4, 300, 300, 80), 3);
+        assert_eq!(splits(2 * 4, 300, 300, 160), 5);
+        assert_eq!(splits(2, 4096, 4096, 64), 2);
+        assert_eq!(splits(16, 1000, 1000, 128), 1);
+    }
 }

@@ -55,18 +55,3 @@ impl Torch {
         grad
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As PyTorch 2.11 asked for them.
-    #[test]
-    fn scratch_memory_of_sorts_and_scans() {
-        let sorts = [(3073, 67_583), (28_673, 483_327), (57_345, 948_223), (262_144, 4_269_567)];
-        assert!(sorts.iter().all(|(n, bytes)| sort_scratch(*n) == *bytes));
-        let scans = [(4097, 1279), (28_672, 1535), (28_673, 1791), (57_345, 2303), (262_144, 5887)];
-        assert!(scans.iter().all(|(n, bytes)| scan_scratch(*n, SCAN_TILE) == *bytes));
-        assert_eq!([69_632, 131_072].map(|n| scan_scratch(n, SORT_TILE)), [1279, 1535]);
-    }
-}
