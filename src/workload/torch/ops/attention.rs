@@ -194,26 +194,4 @@ mod tests {
         assert_eq!(efficient_scratch(16, 1000, 128, full), 8_392_704);
         assert_eq!(efficient_scratch(8, 300, 192, full), 2_360_448);
     }
-<<<<<<< ours
-=======
-
-    /// As PyTorch 2.11 split them.
-    #[test]
-    fn small_batches_are_split() {
-        let t = Torch::new(1);
-        let parts = |shape: &[u64; 4]| {
-            let q = t.empty(shape, DType::BF16);
-            splits(&q, &q)
-        };
-        let shapes = [
-            ([8, 12, 512, 64], 1),
-            ([1, 16, 512, 64], 2),
-            ([2, 4, 300, 80], 3),
-            ([2, 4, 300, 160], 5),
-            ([1, 2, 4096, 64], 2),
-            ([1, 16, 1000, 128], 1),
-        ];
-        assert_eq!(shapes.map(|(shape, _)| parts(&shape)), shapes.map(|(_, parts)| parts));
-    }
->>>>>>> theirs
 }
