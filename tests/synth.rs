@@ -152,7 +152,7 @@ fn weights_gradients_and_states_are_those_of_the_usual_estimates() {
     let block = 12 * d * d + 13 * d;
     let parameters = vocab * d + places * d + layers * block + 2 * d;
     assert_eq!(parameters, 124_439_808);
-    let values = [("context", "1024"), ("batch", "1"), ("seq", "128"), ("autocast", "fp32")];
+    let values = [("context", "1024"), ("batch", "1"), ("seq", "128"), ("autocast", "none")];
     let budget = estimate("train", &values);
     let live = |label: &str| {
         budget.labels.iter().find(|sum| sum.label == label).map_or(0, |sum| sum.live.0)

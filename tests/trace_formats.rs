@@ -687,5 +687,5 @@ fn examples_in_the_description_are_read() {
         rows("### Header\n").join("\n"),
         rows("### Operations\n").join("\n")
     );
-    assert_eq!(parse(&text).ops().len(), 30, "{text}");
+    assert_eq!(parse(&text).ops().len(), 31, "{text}");
 }

@@ -60,7 +60,7 @@ fn what_is_off_is_seen() {
         |allocated| judge::Figures { requested: 100, allocated, reserved: 100, allocs: 10.0 };
     let pair =
         |synthetic| judge::Pair { device: 0, real: figures(100), synthetic: figures(synthetic) };
-    assert!(pair(105).faults().is_empty());
+    assert!(pair(104).faults().is_empty());
     assert_eq!(pair(106).faults(), ["allocated"]);
     assert_eq!(median(vec![0.1, -0.3, 0.2]), Some(0.2));
     let holds = |real, synthetic| bounds::Difference { real, synthetic }.holds();

@@ -172,7 +172,7 @@ impl ImageAttention {
         drop(tokens);
         let (mut out, kept) = if layers.how == How::Fused {
             let by_head = |x: &Tensor| layers.by_head(x);
-            let out = t.wide_attention(&by_head(&q), &by_head(&k), &by_head(&v));
+            let out = t.efficient_attention(&by_head(&q), &by_head(&k), &by_head(&v));
             (out.shaped(q.shape()), vec![q, k, v])
         } else {
             let scores = Attention::scores(t, &q, &k, true);

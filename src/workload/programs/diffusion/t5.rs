@@ -102,7 +102,7 @@ impl T5 {
             let buckets = t.empty(&[n, n], DType::I64);
             *bias = Some(distances.forward(t, &buckets));
         }
-        let mut out = t.wide_attention(&by_head(&q), &by_head(&k), &by_head(&v));
+        let mut out = t.efficient_attention(&by_head(&q), &by_head(&k), &by_head(&v));
         out = out.shaped(x.shape());
         out = layer.out.forward(t, &out);
         drop((q, k, v));

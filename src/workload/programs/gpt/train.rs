@@ -110,7 +110,9 @@ parameters! {
 
 impl Train {
     pub(super) fn shape(&self) -> Shape {
-        let root = (1..=self.layers).find(|n| n * n + n >= self.layers).unwrap_or(1);
+        // round(sqrt(layers)), in whole numbers.
+        let below = self.layers.isqrt();
+        let root = if below * below + below < self.layers { below + 1 } else { below.max(1) };
         let pieces = if self.segments == 0 { root } else { self.segments };
         let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
         Shape {

@@ -22,6 +22,5 @@ mod pool;
 mod power;
 mod quantised;
 mod shape;
-mod wide_attention;
 
 pub use quantised::Int4Weight;
