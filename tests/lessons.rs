@@ -37,6 +37,12 @@ fn what_every_lesson_claims_is_what_its_replay_shows() {
                 wrong.extend(what.as_ref().map(|what| format!("{}: {what}", entry.name)));
             }
         }
+        for made in told.popular.iter().flat_map(|popular| &popular.made) {
+            if !made.agrees() {
+                let (made, real) = (&made.command, &made.name);
+                wrong.push(format!("{}: '{made}' takes not what {real} took", entry.name));
+            }
+        }
     }
     assert_none(&wrong);
 }

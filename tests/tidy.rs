@@ -21,7 +21,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("models", &["base", "trace", "sim"]),
     ("observe", &["base", "trace", "sim"]),
     ("study", &["base", "trace", "sim", "models", "observe"]),
-    ("lesson", &["base", "trace", "sim", "models", "observe"]),
+    ("lesson", &["base", "trace", "sim", "workload", "models", "observe"]),
     ("report", &["base", "trace", "sim", "observe", "study", "lesson"]),
     (
         "cli",

@@ -211,6 +211,14 @@ function drawText() {
     for (const [name, text] of [["The claim", claim], ["Verdict", verdict], ["What real runs showed", real], ["When and why it fails", fails]]) {
       list.append(element("dt", name), withCode(element("dd", undefined, name === "The claim" ? "claim" : ""), text));
     }
+    if (LESSON.popular.made.length) {
+      const runs = element("dd");
+      for (const made of LESSON.popular.made) {
+        const item = withCode(element("div"), `${bytesText(made.peak_allocated)}; the real run took ${bytesText(made.real_peak_allocated)}: \`${made.command}\``);
+        runs.append(item);
+      }
+      list.append(element("dt", "By formulas, peak allocated"), runs);
+    }
   }
   for (const look of LESSON.look) $("look").append(withCode(element("li"), look));
   $("look-section").hidden = !LESSON.look.length;

@@ -10,6 +10,7 @@
 //! is a recorded run's, and a claim without a check is refused.
 
 mod expression;
+mod made;
 mod play;
 mod read;
 mod real;
@@ -19,8 +20,9 @@ mod template;
 mod told;
 
 pub use self::{
+    made::Made,
     play::{Beside, Levels, Played, Refusal, Source, Step},
-    read::{Claim, Lesson, LessonError, MAX_OPS, Popular, RunSpec, Thread},
+    read::{Claim, Lesson, LessonError, MAX_OPS, MadeSpec, Popular, RunSpec, Thread},
     real::RealRun,
     scene::{Part, PartKind, Scene, SegmentShown, label},
     shelf::{SHELF, ShelfEntry, find},
@@ -74,6 +76,8 @@ pub struct ToldPopular {
     pub fails: String,
     /// In a few words.
     pub verdict: String,
+    /// The same programs made by formulas, beside the recorded runs.
+    pub made: Vec<Made>,
 }
 
 impl Told {
@@ -107,6 +111,12 @@ impl Told {
                 real: filled("real", &popular.real)?,
                 fails: filled("fails", &popular.fails)?,
                 verdict: popular.verdict.clone(),
+                made: popular
+                    .made
+                    .iter()
+                    .map(|made| Made::new(&made.synth, &made.real))
+                    .collect::<Result<_, _>>()
+                    .map_err(|what| LessonError::new(&lesson.name, "made", what))?,
             }),
             None => None,
         };

@@ -75,6 +75,19 @@ pub struct Popular {
     pub real: String,
     /// When and why it fails.
     pub fails: String,
+    /// The same programs, made by formulas.
+    #[serde(default)]
+    pub made: Vec<MadeSpec>,
+}
+
+/// A program of `fragsim synth` that answers to a recorded run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeSpec {
+    /// The workload and its parameters, as they follow `fragsim synth`.
+    pub synth: String,
+    /// The recorded run, by its name in `scenarios.json`.
+    pub real: String,
 }
 
 /// A thread or page where it was met.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{strip::Labels, words::sentences};
-use crate::lesson::{Levels, PartKind, Played, SHELF, Told};
+use crate::lesson::{Levels, Made, PartKind, Played, SHELF, Told};
 
 /// All lessons.
 #[derive(Debug, Serialize)]
@@ -97,6 +97,21 @@ pub struct PopularDocument {
     pub fails: String,
     /// In a few words.
     pub verdict: String,
+    /// The same programs made by formulas.
+    pub made: Vec<MadeDocument>,
+}
+
+/// A program made by formulas, beside the recorded run that it answers to.
+#[derive(Debug, Serialize)]
+pub struct MadeDocument {
+    /// What makes it.
+    pub command: String,
+    /// The recorded run.
+    pub real_run: String,
+    /// Peak of what was handed out, in bytes.
+    pub peak_allocated: u64,
+    /// The same of the recorded run.
+    pub real_peak_allocated: u64,
 }
 
 /// A thread.
@@ -159,6 +174,17 @@ pub struct StepDocument {
     pub after: Levels,
 }
 
+impl MadeDocument {
+    fn new(made: &Made) -> Self {
+        Self {
+            command: made.command.clone(),
+            real_run: made.name.clone(),
+            peak_allocated: made.allocated.0,
+            real_peak_allocated: made.real.0,
+        }
+    }
+}
+
 impl LessonDocument {
     /// Of a lesson that was told.
     pub fn new(told: &Told) -> Self {
@@ -184,6 +210,7 @@ impl LessonDocument {
                 real: popular.real.clone(),
                 fails: popular.fails.clone(),
                 verdict: popular.verdict.clone(),
+                made: popular.made.iter().map(MadeDocument::new).collect(),
             }),
             runs: told.runs.iter().map(RunDocument::new).collect(),
             threads: told

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     base::Bytes,
-    lesson::{Lesson, Played, RunSpec, Told},
+    lesson::{Lesson, Made, Played, RunSpec, Told},
     report::table::{Align, Table},
 };
 
@@ -76,6 +76,10 @@ pub fn pages(told: &Told) -> Vec<String> {
         pages.push(format!("The claim: {}", popular.claim));
         pages.push(format!("Verdict: {}.", popular.verdict));
         pages.push(format!("Real runs: {}", popular.real));
+        if !popular.made.is_empty() {
+            let made: Vec<String> = popular.made.iter().map(made_line).collect();
+            pages.push(format!("By formulas, peak allocated:\n{}", made.join("\n")));
+        }
         pages.push(format!("When and why it fails: {}", popular.fails));
     }
     if !told.look.is_empty() {
@@ -102,13 +106,18 @@ pub fn pages(told: &Told) -> Vec<String> {
     pages
 }
 
+fn made_line(made: &Made) -> String {
+    let off = if made.agrees() { "" } else { " NOT SO:" };
+    format!("-{off} {}; the real run took {}: `{}`", made.allocated, made.real, made.command)
+}
+
 /// The whole lesson; `number` is its place on the shelf.
 pub fn lesson_text(told: &Told, number: Option<usize>) -> String {
     let Lesson { name, title, .. } = &told.lesson;
     let number = number.map_or_else(String::new, |n| format!("{n}. "));
     let mut text = format!("{BOLD}{number}{title}{RESET}  {QUIET}({name}){RESET}\n");
     let before = told.text.len()
-        + if told.popular.is_some() { 4 } else { 0 }
+        + told.popular.as_ref().map_or(0, |popular| 4 + usize::from(!popular.made.is_empty()))
         + usize::from(!told.look.is_empty());
     let pages = pages(told);
     let (before, behind) = pages.split_at(before.min(pages.len()));
