@@ -50,7 +50,7 @@ impl Made {
         })
     }
 
-    /// Whether it takes what the real run took, but for [a few percent](MAY_BE_OFF).
+    /// Whether it takes what the real run took, but for 5 percent.
     pub fn agrees(&self) -> bool {
         let (made, real) = (self.allocated.0, self.real.0);
         u128::from(made.abs_diff(real)) * 100 <= u128::from(real) * u128::from(MAY_BE_OFF)
