@@ -107,8 +107,8 @@ impl Moe {
 
 impl Workload for Moe {
     fn check(&self) -> Result<(), WorkloadError> {
-        self.shape().check(self.batch)?;
         in_range("seq", self.seq, 2..=1 << 24)?;
+        self.shape().check(self.batch)?;
         in_range("experts", self.experts, 1..=65_536)?;
         in_range("top", self.top, 1..=self.experts)?;
         in_range("capacity", self.capacity, 1..=100_000)?;
