@@ -50,6 +50,12 @@ impl<I: Id, T> Table<I, T> {
         self.rows.get_mut(id.index())
     }
 
+    /// Has the row of `id`, if there is one, brought into the caches; does not wait for it.
+    #[inline(always)]
+    pub fn prefetch(&self, id: I) {
+        prefetch_index::prefetch_index(self.rows.as_slice(), id.index());
+    }
+
     /// All rows in order.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.rows.iter()

@@ -75,9 +75,9 @@ pub trait Allocator {
         false
     }
 
-    /// `later` comes in some operations, and `soon` in half as many: what they need may be brought
-    /// near. Changes nothing.
-    fn look_ahead(&self, _later: &Op, _soon: &Op) {}
+    /// What these operations need, of which the first comes next, may be brought near. Changes
+    /// nothing.
+    fn look_ahead(&self, _coming: &[Op]) {}
 
     /// Where everything lies. May be slow.
     fn layout(&self) -> Layout;

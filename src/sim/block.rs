@@ -9,8 +9,9 @@ use std::ops::{Index, IndexMut};
 use super::{FreeBlocks, FreeKey, FreeLinks};
 use crate::base::{Addr, BlockId, Bytes, ExpandableId, Id, Span, Table};
 
-/// A part of a segment.
+/// A part of a segment. Aligned, so that no record lies in two cache lines.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 pub struct Block {
     /// First address.
     pub addr: Addr,
@@ -187,10 +188,22 @@ impl BlockArena {
         self.details.push(BlockDetails::default());
     }
 
-    /// Whether the records are too many to be near at all times: more than a MiB.
+    /// Whether the records are too many to be near at all times: a MiB of them.
     #[inline]
     pub fn outgrow_the_caches(&self) -> bool {
         self.blocks.len() > 1 << 15
+    }
+
+    /// Whether they are so many that nearly all are far: 8 MiB of them.
+    #[inline]
+    pub fn outgrow_the_caches_by_far(&self) -> bool {
+        self.blocks.len() > 1 << 18
+    }
+
+    /// Has what else is known of it brought into the caches.
+    #[inline]
+    pub fn prefetch_details(&self, id: BlockId) {
+        self.details.prefetch(id);
     }
 
     /// What is known of it besides its record.
@@ -502,6 +515,11 @@ impl FreeLinks for BlockView<'_> {
 }
 
 impl FreeBlocks for BlockArena {
+    #[inline]
+    fn prefetch(&self, id: BlockId) {
+        self.blocks.prefetch(id);
+    }
+
     #[inline]
     fn key_of(&self, id: BlockId) -> FreeKey {
         let block = &self.blocks[id];

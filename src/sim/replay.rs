@@ -59,8 +59,6 @@ pub fn replay<A: Allocator, O: Observer>(
     replay_range(trace, 0..end, allocator, observer, on_oom)
 }
 
-/// How many operations ahead an allocator is told what comes.
-const AHEAD: usize = 8;
 /// After how many operations it is asked again whether it wants to know.
 const BETWEEN_QUESTIONS: usize = 1024;
 
@@ -104,10 +102,8 @@ fn replay_part<const LOOKS_AHEAD: bool, A: Allocator, O: Observer>(
 ) -> bool {
     let ops = trace.ops();
     for (i, op) in part.clone().zip(&ops[part.clone()]) {
-        if LOOKS_AHEAD
-            && let (Some(later), Some(soon)) = (ops.get(i + AHEAD), ops.get(i + AHEAD / 2))
-        {
-            allocator.look_ahead(later, soon);
+        if LOOKS_AHEAD {
+            allocator.look_ahead(&ops[i..]);
         }
         if let Err(failure) = step(trace, op, allocator, observer) {
             let (asked, error) = *failure;

@@ -21,6 +21,7 @@ pub mod conf;
 pub mod rounding;
 pub mod version;
 
+mod ahead;
 mod control;
 mod events;
 mod expandable;
@@ -35,8 +36,6 @@ mod why;
 
 pub use self::why::{Asked, FreePart, WhyNot};
 
-use std::hint::black_box;
-
 use rustc_hash::FxHashMap;
 
 use self::{
@@ -49,7 +48,7 @@ use self::{
 };
 use crate::{
     base::{Addr, AllocId, BlockId, Bytes, ExpandableId, PoolId, Release, StreamId, Table},
-    sim::{AllocError, Allocator, Block, BlockArena, Device, DeviceConfig, Observer, Place},
+    sim::{AllocError, Allocator, BlockArena, Device, DeviceConfig, Observer, Place},
     trace::{AllocOp, Control, FreeOp, Layout, Op, PoolIndex, Stream, Trace},
 };
 
@@ -250,26 +249,6 @@ impl PyTorch {
         self.allowed_maximum.is_some() && self.conf.garbage_collection_threshold > 0.0
     }
 
-    /// Reads what the operations will need, so that it is in the caches by then: the block that is
-    /// freed later, the neighbours of the one that is freed soon. Several such reads are under way
-    /// at a time, where the operations themselves would wait for one after the other.
-    #[inline]
-    fn fetch(&self, later: &Op, soon: &Op) {
-        let block_of = |op: &Op| match op {
-            Op::Free(free) => self.live.get(free.id).copied().flatten(),
-            _ => None,
-        };
-        if let Some(block) = block_of(later) {
-            black_box(self.blocks[block].is_free());
-        }
-        if let Some(block) = block_of(soon) {
-            let Block { prev, next, .. } = self.blocks[block];
-            for neighbour in [prev, next].into_iter().flatten() {
-                black_box(self.blocks[neighbour].is_free());
-            }
-        }
-    }
-
     /// Makes room for ids up to `count`.
     fn expect_allocs(&mut self, count: u32) {
         self.live.resize(count as usize, None);
@@ -369,8 +348,8 @@ impl Allocator for PyTorch {
     }
 
     #[inline]
-    fn look_ahead(&self, later: &Op, soon: &Op) {
-        self.fetch(later, soon);
+    fn look_ahead(&self, coming: &[Op]) {
+        self.prefetch(coming);
     }
 
     fn layout(&self) -> Layout {

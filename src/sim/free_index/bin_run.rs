@@ -68,6 +68,21 @@ impl BinRun {
         with_key!(self, key, |run, place| run.remove(place), false)
     }
 
+    /// Has what an insertion or a removal of `key` reads brought into the caches.
+    #[inline]
+    pub(super) fn prefetch(&self, key: FreeKey) {
+        with_key!(self, key, |run, place| run.prefetch(place), ());
+    }
+
+    /// Takes the first block out.
+    #[inline]
+    pub(super) fn remove_first(&mut self) {
+        match self {
+            Self::ByAddr(_, run) => run.remove_first(),
+            Self::ByKey(run) => run.remove_first(),
+        }
+    }
+
     /// The first block.
     #[inline]
     pub(super) fn first(&self) -> Option<BlockId> {

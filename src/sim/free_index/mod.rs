@@ -79,6 +79,9 @@ pub trait FreeBlocks {
     fn key_of(&self, id: BlockId) -> FreeKey;
     /// The size in that key.
     fn size_of(&self, id: BlockId) -> Bytes;
+    /// Has a block's record brought into the caches.
+    #[inline]
+    fn prefetch(&self, _id: BlockId) {}
     /// Whether the key of a block is above another's.
     #[inline]
     fn is_after(&self, id: BlockId, other: BlockId) -> bool {
@@ -232,6 +235,11 @@ impl FreeIndex {
     fn remove_among(&mut self, number: usize, id: BlockId, mut blocks: impl FreeLinks) -> bool {
         let bin = self.bins.get(number);
         if let Some(run) = bin.run {
+            if bin.first == Some(id) {
+                self.runs[run].remove_first();
+                self.run_shrank(number, run);
+                return true;
+            }
             return self.remove_from_run(number, run, blocks.key_of(id));
         }
         let Some(mut before) = bin.first else { return false };
@@ -251,14 +259,20 @@ impl FreeIndex {
         if !run.remove(key) {
             return false;
         }
-        let first = run.first();
+        self.run_shrank(number, id);
+        true
+    }
+
+    /// A block was taken out of a run.
+    #[inline(always)]
+    fn run_shrank(&mut self, number: usize, id: RunId) {
+        let first = self.runs[id].first();
         let is_empty = first.is_none();
         self.bins.set(number, Bin { first, run: Some(id).filter(|_| !is_empty) });
         if is_empty {
             self.spare.push(id);
             self.marks.clear_if(number, true);
         }
-        true
     }
 
     /// The first block of at least this size: PyTorch's `lower_bound` with address 0.
@@ -291,6 +305,17 @@ impl FreeIndex {
             found = blocks.next_free(found)?;
         }
         Some(found)
+    }
+
+    /// Has what an insertion or a removal of `key` reads brought into the caches.
+    #[inline]
+    pub fn prefetch(&self, key: FreeKey, blocks: &impl FreeBlocks) {
+        let bin = self.bins.get(bin_of(key.size));
+        if let Some(run) = bin.run {
+            self.runs[run].prefetch(key);
+        } else if let Some(first) = bin.first {
+            blocks.prefetch(first);
+        }
     }
 
     /// The first block of the bins from `number` on.
