@@ -164,6 +164,7 @@ fn shown_capacity(recorded: &Recorded) -> Option<Bytes> {
     let mut later: i128 = 0;
     let end = i128::from(recorded.end.reserved().0);
     let mut shown = None;
+    recorded.events.last_of(Action::Oom)?;
     for event in recorded.events.iter().rev() {
         if event.action == Action::Oom {
             let total = end - later + i128::from(event.addr.0);

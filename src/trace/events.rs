@@ -37,8 +37,10 @@ const ACTION_BITS: u32 = 4;
 const PLACE_BITS: u32 = 12;
 /// What addresses of a process fit into.
 const ADDR_BITS: u32 = 64 - PLACE_BITS - ACTION_BITS;
+/// The bits of the action.
+const ACTION: u64 = (1 << ACTION_BITS) - 1;
 /// In place of an action: the event is among the wide ones.
-const WIDE: u64 = (1 << ACTION_BITS) - 1;
+const WIDE: u64 = ACTION;
 
 const _: () = assert!(size_of::<Row>() == 16 && Action::ALL.len() < 1 << ACTION_BITS);
 
@@ -168,6 +170,28 @@ impl Events {
         self.rows.push(row);
     }
 
+    /// Appends what the event at `at` was, but for its action.
+    ///
+    /// # Panics
+    /// When there is no event at `at`.
+    #[inline]
+    pub fn push_like(&mut self, at: usize, action: Action) {
+        let row = self.rows[at];
+        if row.head & ACTION == WIDE {
+            return self.push(Event { action, ..self.event(&row) });
+        }
+        self.rows.push(Row { head: row.head & !ACTION | u64::from(action as u8), ..row });
+    }
+
+    /// The position of the last event of an action; faster than a look at all of them.
+    pub fn last_of(&self, action: Action) -> Option<usize> {
+        let is_it = |row: &Row| match row.head & ACTION {
+            WIDE => self.event(row).action == action,
+            number => number == u64::from(action as u8),
+        };
+        self.rows.iter().rposition(is_it)
+    }
+
     /// The event at `at`, if there is one, was of another pool.
     pub fn set_pool(&mut self, at: usize, pool: PoolId) {
         if let Some(event) = self.get(at) {
@@ -245,6 +269,19 @@ mod tests {
         assert_eq!(events.get(0), Some(far));
         assert_eq!(events.get(5000), Some(Event { pool: PoolId(0, 9), ..far }));
         assert!(!events.wide.is_empty());
+    }
+
+    #[test]
+    fn an_event_like_another_differs_in_its_action() {
+        let far = Event { addr: Addr(u64::MAX), ..event(0, 1) };
+        let mut events: Events = [event(1, 7), far].into_iter().collect();
+        assert_eq!(events.last_of(Action::Oom), None);
+        events.push_like(0, Action::FreeRequested);
+        events.push_like(1, Action::Oom);
+        assert_eq!(events.get(2), Some(Event { action: Action::FreeRequested, ..event(1, 7) }));
+        assert_eq!(events.get(3), Some(Event { action: Action::Oom, ..far }));
+        assert_eq!(events.last_of(Action::FreeRequested), Some(2));
+        assert_eq!(events.last_of(Action::Oom), Some(3));
     }
 
     #[test]

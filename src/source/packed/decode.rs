@@ -1,30 +1,40 @@
 //! From columns to traces. Everything that a [`Trace`] promises is checked again.
 
-use std::num::NonZeroU32;
-
 use super::{
     PackedFault as Fault, columns,
-    encode::{expected_alloc, expected_free},
-    kind,
+    unpack_events::{Places, unpack_events},
+    unpack_ops::{State, unpack_ops},
 };
 use crate::{
     base::{
         Addr, AllocId, Bytes, DeviceIndex, Id, OpIndex, PoolId, Release, Span, StreamHandle,
         StreamId,
     },
-    source::snapshot::{DeviceOverview, Overview},
+    source::{
+        beside::beside,
+        snapshot::{DeviceOverview, Overview},
+    },
     trace::{
-        Action, BlockLayout, BlockState, Control, Event, Events, Layout, Op, PoolIndex, Recorded,
-        RecordedSettings, SegmentLayout, Stream, Trace, TraceBuilder, VanishedSegment,
+        BlockLayout, BlockState, Events, Layout, Recorded, RecordedSettings, SegmentLayout, Stream,
+        Trace, TraceBuilder, VanishedSegment,
     },
 };
 
 /// Addresses end below this, and sizes do, as in a snapshot.
-const ADDR_LIMIT: u64 = 1 << 63;
-const SIZE_LIMIT: u64 = 1 << 60;
+pub(super) const ADDR_LIMIT: u64 = 1 << 63;
+pub(super) const SIZE_LIMIT: u64 = 1 << 60;
 
-fn check(holds: bool, what: &'static str) -> Result<(), Fault> {
+/// A trace of fewer operations is unpacked before a thread would have started.
+const WORTH_A_THREAD: usize = 1 << 15;
+
+pub(super) fn check(holds: bool, what: &'static str) -> Result<(), Fault> {
     if holds { Ok(()) } else { Err(Fault::Contents(what)) }
+}
+
+/// The next value of a column.
+#[inline]
+pub(super) fn next<T: Copy>(column: &mut std::slice::Iter<'_, T>) -> Result<T, Fault> {
+    column.next().copied().ok_or(Fault::Contents("the length of a column"))
 }
 
 pub(super) fn overview(overview: columns::Overview) -> Result<Overview, Fault> {
@@ -87,28 +97,6 @@ fn layout(segments: Vec<columns::Segment>) -> Result<Layout, Fault> {
     Ok(layout)
 }
 
-/// The position of an event. Four bytes, and `Option<EventIndex>` too.
-#[derive(Clone, Copy)]
-struct EventIndex(NonZeroU32);
-
-impl EventIndex {
-    fn of(index: usize) -> Option<Self> {
-        u32::try_from(index + 1).ok().and_then(NonZeroU32::new).map(Self)
-    }
-
-    fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
-/// What became of an allocation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Live,
-    Pending,
-    Gone,
-}
-
 pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
     let mut builder = TraceBuilder::new(DeviceIndex(packed.device));
     for (at, (handle, id)) in packed.streams.iter().enumerate() {
@@ -118,9 +106,8 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
     }
     let mut pools = Vec::with_capacity(packed.pools.len());
     for (at, (a, b)) in packed.pools.iter().enumerate() {
-        let pool = builder.pool(PoolId(*a, *b))?;
-        check(pool.is_some_and(|pool| pool.index() == at), "a pool")?;
-        pools.push(pool);
+        let pool = builder.pool(PoolId(*a, *b))?.filter(|pool| pool.index() == at);
+        pools.push(pool.ok_or(Fault::Contents("a pool"))?);
     }
     let start = layout(packed.start)?;
     let has_stream =
@@ -134,170 +121,28 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
         BlockState::Inactive => None,
     });
     let states: Vec<State> = states.collect();
-    builder.start(start)?;
-    builder.reserve(packed.ops.kinds.len());
     let at_start = states.len();
-    let mut unpacker = Unpacker {
-        events: Events::with_capacity(packed.ops.kinds.len() + packed.ops.kinds.len() / 2),
-        first_event: Vec::with_capacity(packed.ops.kinds.len() + 1),
-        made: vec![None; at_start],
-        builder,
-        states,
-        pools: &pools,
-        streams: &packed.streams,
-    };
-    unpacker.ops(&packed.ops, &packed.events, packed.controls)?;
-    let Unpacker { builder, events, first_event, made, .. } = unpacker;
+    builder.start(start)?;
+    let places = Places { streams: &packed.streams, pools: &packed.pools };
+    let (events, builder) = beside(
+        packed.ops.kinds.len() >= WORTH_A_THREAD,
+        || unpack_events(at_start, &packed.ops, &packed.events, places),
+        || {
+            let streams = packed.streams.len();
+            unpack_ops(builder, states, &packed.ops, packed.controls, &pools, streams)
+        },
+    );
+    let (mut builder, allocs) = builder?;
+    let (events, first_event) = events?;
     let limits = Limits {
-        ops: first_event.len() - 1,
-        allocs: made.len(),
+        ops: packed.ops.kinds.len(),
+        allocs,
         at_start,
         segments,
         streams: packed.streams.len(),
     };
-    let mut builder = builder;
     builder.recorded(recorded(packed.recorded, events, first_event, &limits)?);
     Ok(builder.build())
-}
-
-struct Unpacker<'a> {
-    builder: TraceBuilder,
-    events: Events,
-    first_event: Vec<u32>,
-    /// Where the event of each allocation so far is, if it is the expected one.
-    made: Vec<Option<EventIndex>>,
-    states: Vec<State>,
-    pools: &'a [Option<PoolIndex>],
-    streams: &'a [(u64, u64)],
-}
-
-/// The next value of a column.
-fn next<T: Copy>(column: &mut std::slice::Iter<'_, T>) -> Result<T, Fault> {
-    column.next().copied().ok_or(Fault::Contents("the length of a column"))
-}
-
-impl Unpacker<'_> {
-    fn ops(
-        &mut self,
-        ops: &columns::Ops,
-        events: &columns::Events,
-        controls: Vec<columns::Control>,
-    ) -> Result<(), Fault> {
-        let mut controls = controls.into_iter();
-        let (mut sizes, mut streams) = (ops.sizes.iter(), ops.streams.iter());
-        let (mut pools, mut addrs) = (ops.pools.iter(), ops.addrs.iter());
-        let (mut ages, mut counts) = (ops.ages.iter(), ops.counts.iter());
-        let mut written = 0;
-        for &kind in &ops.kinds {
-            let first = u32::try_from(self.events.len());
-            self.first_event.push(first.map_err(|_| Fault::Contents("the number of events"))?);
-            match kind {
-                kind::ALLOC_PLAIN | kind::ALLOC => {
-                    let (size, stream) = (Bytes(next(&mut sizes)?), next(&mut streams)?);
-                    let (handle, pool) = (self.stream(stream)?, self.pool(next(&mut pools)?)?);
-                    let id = self.builder.alloc(size, StreamId(stream), pool.0)?;
-                    check(id.index() == self.made.len(), "the number of an allocation")?;
-                    let mut made = None;
-                    if kind == kind::ALLOC_PLAIN {
-                        made = EventIndex::of(self.events.len());
-                        let event = expected_alloc(Addr(next(&mut addrs)?), size, handle, pool.1);
-                        self.push(event)?;
-                    }
-                    self.made.push(made);
-                    self.states.push(State::Live);
-                }
-                kind::FREE_PLAIN | kind::FREE | kind::FREE_PENDING => {
-                    let id = self.named(next(&mut ages)?, State::Live)?;
-                    let is_pending = kind == kind::FREE_PENDING;
-                    self.builder.free(id, is_pending)?;
-                    self.states[id.index()] = if is_pending { State::Pending } else { State::Gone };
-                    if kind == kind::FREE_PLAIN {
-                        let made = self.made[id.index()];
-                        let made = made.ok_or(Fault::Contents("the events of a free"))?;
-                        let made = self.events.get(made.index());
-                        let made = made.ok_or(Fault::Contents("the events of a free"))?;
-                        self.events.extend(expected_free(made));
-                    }
-                }
-                kind::FREE_COMPLETED => {
-                    let id = self.named(next(&mut ages)?, State::Pending)?;
-                    self.states[id.index()] = State::Gone;
-                    self.builder.push(Op::FreeCompleted(id))?;
-                }
-                kind::RECORD_STREAM => {
-                    let id = self.named(next(&mut ages)?, State::Live)?;
-                    let stream = next(&mut streams)?;
-                    self.stream(stream)?;
-                    self.builder.record_stream(id, StreamId(stream))?;
-                }
-                kind::EMPTY_CACHE => self.builder.push(Op::EmptyCache)?,
-                kind::CONTROL => {
-                    let control = controls.next().ok_or(Fault::Contents("a control"))?;
-                    self.builder.control(match control {
-                        columns::Control::Snapshot => Control::Snapshot(None),
-                        columns::Control::EmptyPool(a, b) => Control::EmptyPool(PoolId(a, b)),
-                        columns::Control::PoolRelease(a, b) => Control::PoolRelease(PoolId(a, b)),
-                    })?;
-                }
-                _ => return Err(Fault::Contents("the kind of an operation")),
-            }
-            if kind != kind::ALLOC_PLAIN && kind != kind::FREE_PLAIN {
-                for _ in 0..next(&mut counts)? {
-                    self.push(event(events, written)?)?;
-                    written += 1;
-                }
-            }
-        }
-        let last = u32::try_from(self.events.len());
-        self.first_event.push(last.map_err(|_| Fault::Contents("the number of events"))?);
-        Ok(())
-    }
-
-    #[inline]
-    fn push(&mut self, event: Event) -> Result<(), Fault> {
-        check(event.addr.0 < ADDR_LIMIT && event.size.0 < SIZE_LIMIT, "an event")?;
-        self.events.push(event);
-        Ok(())
-    }
-
-    fn stream(&self, index: u16) -> Result<StreamHandle, Fault> {
-        let stream = self.streams.get(usize::from(index));
-        stream.map(|stream| StreamHandle(stream.0)).ok_or(Fault::Contents("a stream"))
-    }
-
-    fn pool(&self, number: u16) -> Result<(Option<PoolIndex>, PoolId), Fault> {
-        let Some(index) = usize::from(number).checked_sub(1) else {
-            return Ok((None, PoolId::DEFAULT));
-        };
-        let pool = self.pools.get(index).copied().flatten();
-        let pool = pool.ok_or(Fault::Contents("a pool"))?;
-        Ok((Some(pool), self.builder.pool_id(pool)))
-    }
-
-    /// The allocation of that age, which is in that state.
-    #[inline]
-    fn named(&self, age: u32, state: State) -> Result<AllocId, Fault> {
-        let index = self.made.len().checked_sub(age as usize).filter(|i| *i < self.made.len());
-        let index = index.ok_or(Fault::Contents("the name of an allocation"))?;
-        check(self.states[index] == state, "the name of an allocation")?;
-        Ok(AllocId::from_index(index))
-    }
-}
-
-fn event(events: &columns::Events, at: usize) -> Result<Event, Fault> {
-    let missing = Fault::Contents("the length of a column");
-    let row = || {
-        let action = Action::ALL.get(usize::from(*events.actions.get(at)?)).copied()?;
-        let pool = events.pools.get(at)?;
-        Some(Event {
-            action,
-            addr: Addr(*events.addrs.get(at)?),
-            size: Bytes(*events.sizes.get(at)?),
-            stream: StreamHandle(*events.streams.get(at)?),
-            pool: PoolId(pool.0, pool.1),
-        })
-    };
-    row().ok_or(missing)
 }
 
 /// How many there are of what a recording names.

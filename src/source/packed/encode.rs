@@ -186,12 +186,11 @@ pub(super) fn expected_alloc(
     Event { action: Action::Alloc, addr, size, stream, pool }
 }
 
-/// The events of a free that need not wait, of what `made` shows.
-pub(super) fn expected_free(made: Event) -> [Event; 2] {
-    [
-        Event { action: Action::FreeRequested, ..made },
-        Event { action: Action::FreeCompleted, ..made },
-    ]
+/// The events of a free that need not wait; what else they show is what the allocation's does.
+pub(super) const EXPECTED_FREE: [Action; 2] = [Action::FreeRequested, Action::FreeCompleted];
+
+fn expected_free(made: Event) -> [Event; 2] {
+    EXPECTED_FREE.map(|action| Event { action, ..made })
 }
 
 fn recording(recorded: &Recorded) -> columns::Recorded {

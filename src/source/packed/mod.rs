@@ -26,6 +26,8 @@ mod columns;
 mod decode;
 mod encode;
 mod program;
+mod unpack_events;
+mod unpack_ops;
 
 use std::io::Read;
 

@@ -13,27 +13,12 @@ use super::{
 };
 use crate::{
     base::{Addr, AllocId, Bytes, DeviceIndex, OpIndex, PoolId, Span, StreamHandle},
+    source::beside::beside,
     trace::{Layout, Recorded, SegmentLayout, Trace, TraceBuilder, VanishedSegment},
 };
 
 /// Histories of so many entries are looked through by two threads.
 const WORTH_A_THREAD: usize = 1 << 15;
-
-/// Does two things, the first in a thread of its own if that is worth it.
-fn beside<A: Send, B>(
-    is_worth_it: bool,
-    first: impl FnOnce() -> A + Send,
-    second: impl FnOnce() -> B,
-) -> (A, B) {
-    if !is_worth_it {
-        return (first(), second());
-    }
-    std::thread::scope(|scope| {
-        let first = scope.spawn(first);
-        let second = second();
-        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
-    })
-}
 
 /// A history on its way to a trace.
 pub(super) struct Rebuild<'a> {

@@ -128,6 +128,16 @@ fn memoize(cursor: &mut Cursor<'_>, fresh: &mut Vec<Slot>, next: u32, slot: Slot
     Some(())
 }
 
+/// The next key of an entry, `Some(None)` where something else stands; it is noted as seen.
+#[inline(always)]
+fn next_key(cursor: &mut Cursor<'_>, seen: &mut KeySet, memo: &Memo) -> Option<Option<Key>> {
+    let Some(number) = cursor.number() else { return Some(None) };
+    let Slot::Text(word) = memo.slot(number) else { return None };
+    let key = Key::of_string(word.index())?;
+    seen.add(key);
+    Some(Some(key))
+}
+
 fn is_next(next: u32, fresh: &[Slot], index: u32) -> bool {
     next as usize + fresh.len() == index as usize
 }
@@ -155,47 +165,65 @@ impl Shape {
         let mut site = Site::default();
         let mut seen = KeySet::default();
         let mut frames = Frames::Absent;
-        while let Some(number) = cursor.number() {
-            let Slot::Text(word) = memo.slot(number) else { return None };
-            let key = Key::of_string(word.index())?;
-            match key {
-                Key::Action => {
-                    let Slot::Text(word) = memo.slot(cursor.number()?) else { return None };
-                    entry.action = heap.strings.action(word)?;
-                }
-                Key::Addr | Key::DeviceFree => entry.addr = Addr(cursor.unsigned()?),
-                Key::Size => {
-                    entry.size = Bytes(cursor.unsigned().filter(|size| *size < SIZE_LIMIT)?);
-                }
-                Key::Stream => site.stream = StreamHandle(cursor.int()?.cast_unsigned()),
-                Key::TimeUs => entry.time_us = NonZeroI64::new(cursor.int()?),
-                Key::Frames => (frames, cursor) = self.frames(cursor, heap, memo, next)?,
-                Key::CompileContext => {
-                    let (text, rest) = text(cursor, heap, memo, self.compile_context)?;
-                    cursor = rest;
-                    self.compile_context = Some(text);
-                    site.compile_context = Some(text);
-                    memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
-                }
-                Key::UserMetadata => {
-                    let (text, rest) = text(cursor, heap, memo, self.user_metadata)?;
-                    cursor = rest;
-                    self.user_metadata = Some(text);
-                    site.user_metadata = Some(text);
-                    memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
-                }
-                Key::InternalMetadata => {
-                    let (text, rest) = text(cursor, heap, memo, None)?;
-                    cursor = rest;
-                    memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
-                }
-                Key::PoolId => {
-                    let (pool, rest) = self.pool(cursor, heap, memo, next)?;
-                    (site.pool, cursor) = (Some(pool), rest);
-                }
-                _ => return None,
+        let mut key = next_key(&mut cursor, &mut seen, memo)?;
+        // Keys are asked for in the order in which PyTorch writes them: what is asked can be foreseen,
+        // which a choice among all of them cannot. Keys in another order take more rounds.
+        while let Some(first) = key {
+            if key == Some(Key::Action) {
+                let Slot::Text(word) = memo.slot(cursor.number()?) else { return None };
+                entry.action = heap.strings.action(word)?;
+                key = next_key(&mut cursor, &mut seen, memo)?;
             }
-            seen.add(key);
+            if let Some(Key::Addr | Key::DeviceFree) = key {
+                entry.addr = Addr(cursor.unsigned()?);
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::Size) {
+                entry.size = Bytes(cursor.unsigned().filter(|size| *size < SIZE_LIMIT)?);
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::Stream) {
+                site.stream = StreamHandle(cursor.int()?.cast_unsigned());
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::TimeUs) {
+                entry.time_us = NonZeroI64::new(cursor.int()?);
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::CompileContext) {
+                let (text, rest) = text(cursor, heap, memo, self.compile_context)?;
+                cursor = rest;
+                self.compile_context = Some(text);
+                site.compile_context = Some(text);
+                memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::UserMetadata) {
+                let (text, rest) = text(cursor, heap, memo, self.user_metadata)?;
+                cursor = rest;
+                self.user_metadata = Some(text);
+                site.user_metadata = Some(text);
+                memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::PoolId) {
+                let (pool, rest) = self.pool(cursor, heap, memo, next)?;
+                (site.pool, cursor) = (Some(pool), rest);
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::Frames) {
+                (frames, cursor) = self.frames(cursor, heap, memo, next)?;
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(Key::InternalMetadata) {
+                let (text, rest) = text(cursor, heap, memo, None)?;
+                cursor = rest;
+                memoize(&mut cursor, &mut self.fresh, next, Slot::Text(text))?;
+                key = next_key(&mut cursor, &mut seen, memo)?;
+            }
+            if key == Some(first) {
+                return None;
+            }
         }
         if cursor.byte()? != b'u' || rows::missing(seen, entry.action).is_some() {
             return None;
