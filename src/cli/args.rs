@@ -104,6 +104,37 @@ pub(super) struct VerifyArgs {
     pub quiet: bool,
 }
 
+/// Which device of the trace, under whose rules, and what else has memory there.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct DeviceArgs {
+    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
+    #[arg(long, value_name = "RELEASE")]
+    pub torch: Option<Release>,
+    /// Which device of the trace; otherwise the first that has operations
+    #[arg(long, value_name = "N")]
+    pub device: Option<u8>,
+    /// Memory that the CUDA context takes
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub context: Bytes,
+    /// Memory that other processes hold
+    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
+    pub external: Bytes,
+}
+
+/// The terms of one replay, but for the settings.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct TermsArgs {
+    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
+    /// recording shows, or no limit
+    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
+    pub capacity: Option<Bytes>,
+    #[command(flatten)]
+    pub on: DeviceArgs,
+    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
+    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = addresses)]
+    pub addresses: crate::sim::AddressPolicy,
+}
+
 /// Replay a run under other settings, another capacity or another release
 ///
 /// Prints peaks, the worst fragmentation, retries and device calls; and if it dies, PyTorch's own
@@ -125,28 +156,11 @@ pub(super) struct ReplayArgs {
     /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
     #[arg(long, value_name = "STRING")]
     pub conf: Option<String>,
-    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
-    /// recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
-    pub capacity: Option<Bytes>,
-    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
-    #[arg(long, value_name = "RELEASE")]
-    pub torch: Option<Release>,
-    /// Which device of the trace; otherwise the first that has operations
-    #[arg(long, value_name = "N")]
-    pub device: Option<u8>,
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// What to do when a request fails
     #[arg(long, value_name = "WHAT", value_enum, default_value = "stop")]
     pub on_oom: OnOomArg,
-    /// Memory that the CUDA context takes
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub context: Bytes,
-    /// Memory that other processes hold
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub external: Bytes,
-    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
-    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = addresses)]
-    pub addresses: crate::sim::AddressPolicy,
     /// As under PYTORCH_NO_CUDA_MEMORY_CACHING=1
     #[arg(long)]
     pub no_caching: bool,

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    args::capacity,
+    args::{DeviceArgs, capacity},
     plan::{NO_LIMIT, Source, plan},
     progress,
 };
@@ -36,18 +36,8 @@ pub(super) enum TableFormat {
 /// Options of all verbs that replay often.
 #[derive(Debug, Args)]
 pub(super) struct ManyArgs {
-    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
-    #[arg(long, value_name = "RELEASE")]
-    pub torch: Option<Release>,
-    /// Which device of the trace; otherwise the first that has operations
-    #[arg(long, value_name = "N")]
-    pub device: Option<u8>,
-    /// Memory that the CUDA context takes
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub context: Bytes,
-    /// Memory that other processes hold
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub external: Bytes,
+    #[command(flatten)]
+    pub on: DeviceArgs,
     /// Threads to replay on; otherwise one a core
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -126,10 +116,10 @@ pub(super) fn read(
     capacity: Option<Bytes>,
     has_conf: bool,
 ) -> anyhow::Result<Base> {
-    let source = Source { trace, device: many.device, has_conf, torch: many.torch };
+    let source = Source { trace, device: many.on.device, has_conf, torch: many.on.torch };
     let plan = plan(&source)?;
     let mut notes = plan.notes;
-    let release = many.torch.or(plan.release).unwrap_or_default();
+    let release = many.on.torch.or(plan.release).unwrap_or_default();
     let conf = plan.conf.unwrap_or_else(|| AllocConf::new(release));
     let start = if plan.trace.recorded().is_some() { Start::Reallocate } else { Start::AsRecorded };
     let mut program = Program::of(&plan.trace, start)?;
@@ -152,7 +142,7 @@ pub(super) fn read(
         ));
     }
     let capacity = capacity.or(written_capacity).or(plan.capacity);
-    let context = many.context.max(plan.context);
+    let context = many.on.context.max(plan.context);
     let kept = program.trace.start().reserved();
     let needed = kept.checked_add(context);
     if let Some(capacity) = capacity.filter(|c| needed.is_none_or(|needed| *c < needed)) {
@@ -165,7 +155,7 @@ pub(super) fn read(
         caching: plan.caching,
         events: plan.events,
         context,
-        external: many.external,
+        external: many.on.external,
         addresses: plan.addresses.unwrap_or_default(),
         ..Terms::new(release, conf, capacity.unwrap_or(NO_LIMIT))
     };

@@ -78,23 +78,23 @@ impl ReplayArgs {
     pub(super) fn source(&self) -> Source<'_> {
         Source {
             trace: &self.trace,
-            device: self.device,
+            device: self.terms.on.device,
             has_conf: self.conf.is_some(),
-            torch: self.torch,
+            torch: self.terms.on.torch,
         }
     }
 }
 
 /// What is replayed, under which terms, and what is to be said of both.
 pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program, Terms, Heading)> {
-    let release = args.torch.or(plan.release).unwrap_or_default();
+    let release = args.terms.on.torch.or(plan.release).unwrap_or_default();
     let conf = match (&args.conf, plan.conf) {
         (Some(text), _) => AllocConf::from_string(release, text)?.0,
         (None, Some(conf)) => conf,
         (None, None) => AllocConf::new(release),
     };
     let mut notes = plan.notes;
-    let is_recorded_terms = args.conf.is_none() && args.torch.is_none();
+    let is_recorded_terms = args.conf.is_none() && args.terms.on.torch.is_none();
     let start = if is_recorded_terms || plan.trace.recorded().is_none() {
         Start::AsRecorded
     } else {
@@ -107,8 +107,8 @@ pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program,
             program.reallocated
         ));
     }
-    let capacity = args.capacity.or(plan.capacity);
-    if args.capacity.is_none()
+    let capacity = args.terms.capacity.or(plan.capacity);
+    if args.terms.capacity.is_none()
         && let Some(capacity) = plan.capacity
         && plan.trace.recorded().is_some()
     {
@@ -117,7 +117,7 @@ pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program,
         ));
     }
     let kept = program.trace.start().reserved();
-    let context = args.context.max(plan.context);
+    let context = args.terms.on.context.max(plan.context);
     let is_too_small =
         |capacity: &Bytes| kept.checked_add(context).is_none_or(|needed| *capacity < needed);
     if let Some(capacity) = capacity.filter(is_too_small) {
@@ -126,7 +126,7 @@ pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program,
             args.trace.display()
         );
     }
-    let addresses = match args.addresses {
+    let addresses = match args.terms.addresses {
         AddressPolicy::Rising => plan.addresses.unwrap_or_default(),
         given => given,
     };
@@ -134,7 +134,7 @@ pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program,
         caching: plan.caching && !args.no_caching,
         events: plan.events,
         context,
-        external: args.external,
+        external: args.terms.on.external,
         addresses,
         on_oom: match args.on_oom {
             OnOomArg::Stop => OnOom::Stop,

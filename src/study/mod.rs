@@ -17,5 +17,6 @@ pub mod tune;
 pub mod verify;
 pub mod whatif;
 
+mod copying;
 mod program;
 mod variants;

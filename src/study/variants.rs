@@ -6,11 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    base::{AllocId, Bytes, Id, OpIndex},
-    trace::{AllocOp, Control, Op, TraceBuilder, TraceError},
+    base::{Bytes, Id, OpIndex},
+    trace::{AllocOp, Control, Op, TraceError},
 };
 
-use super::whatif::Program;
+use super::{copying::Copying, whatif::Program};
 
 /// How a variant differs.
 struct Changes<'a> {
@@ -27,67 +27,34 @@ struct Changes<'a> {
 impl Program {
     fn changed(&self, changes: &Changes) -> Result<Self, TraceError> {
         let trace = &self.trace;
-        let mut builder = TraceBuilder::new(trace.device());
-        for stream in trace.streams() {
-            builder.stream(*stream)?;
-        }
-        for pool in trace.pools() {
-            builder.pool(*pool)?;
-        }
-        let mut names: Vec<Option<AllocId>> = vec![None; trace.alloc_count() as usize];
-        let ids = builder.start(trace.start().clone())?;
-        for (old, new) in trace.start_ids().iter().zip(ids) {
-            names[old.index()] = Some(*new);
-        }
+        let mut copying = Copying::of(trace)?;
+        copying.keep_start()?;
         let mut failed = Vec::new();
         let mut to_fail = self.failed.iter().peekable();
         let mut empties = changes.empties.iter().peekable();
         for (i, op) in trace.ops().iter().enumerate() {
             let at = OpIndex::from_index(i);
             while empties.next_if(|empty| **empty <= at).is_some() {
-                builder.push(Op::EmptyCache)?;
+                copying.builder.push(Op::EmptyCache)?;
             }
             while let Some((before, request)) = to_fail.next_if(|(before, _)| *before <= at) {
                 if (changes.keeps_failed)(*before) {
                     let size = (changes.size)(request.size);
-                    failed.push((builder.next_op(), AllocOp { size, ..*request }));
+                    failed.push((copying.builder.next_op(), AllocOp { size, ..*request }));
                 }
             }
             if !(changes.keeps)(i, op) {
                 continue;
             }
-            match op {
-                Op::Alloc(alloc) => {
-                    let size = (changes.size)(alloc.size);
-                    names[alloc.id.index()] =
-                        Some(builder.alloc(size, alloc.stream, alloc.pool)?);
-                }
-                Op::Free(free) => {
-                    if let Some(id) = names[free.id.index()] {
-                        builder.free(id, free.pending)?;
-                    }
-                }
-                Op::FreeCompleted(id) => {
-                    if let Some(id) = names[id.index()] {
-                        builder.push(Op::FreeCompleted(id))?;
-                    }
-                }
-                Op::RecordStream(id, stream) => {
-                    if let Some(id) = names[id.index()] {
-                        builder.record_stream(id, *stream)?;
-                    }
-                }
-                Op::EmptyCache => builder.push(Op::EmptyCache)?,
-                Op::Control(id) => builder.control(trace.controls()[*id].clone())?,
-            }
+            copying.push(op, changes.size)?;
         }
         for (before, request) in to_fail {
             if (changes.keeps_failed)(*before) {
                 let size = (changes.size)(request.size);
-                failed.push((builder.next_op(), AllocOp { size, ..*request }));
+                failed.push((copying.builder.next_op(), AllocOp { size, ..*request }));
             }
         }
-        Ok(Self { trace: builder.build(), failed, reallocated: self.reallocated })
+        Ok(Self { trace: copying.build()?, failed, reallocated: self.reallocated })
     }
 
     /// The second half of the operations. What is live at its beginning is asked for first, in the

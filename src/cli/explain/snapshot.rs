@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::super::{
     Answer,
-    args::{self, ExplainArgs, Format, OnOomArg, ReplayArgs},
+    args::{ExplainArgs, Format, OnOomArg, ReplayArgs, TermsArgs},
     load::Input,
     output::Output,
     plan::plan_and_snapshot,
@@ -15,7 +15,7 @@ use super::super::{
     stacks::Stacks,
 };
 use crate::{
-    base::{Bytes, PoolId, Release, StreamId},
+    base::{Bytes, PoolId, StreamId},
     report::{
         explain::{ExplainDocument, ExplainHeading},
         explain_text, to_csv, to_json,
@@ -48,25 +48,8 @@ pub(in crate::cli) struct TraceArgs {
     /// Settings as in PYTORCH_CUDA_ALLOC_CONF; otherwise those of the recording
     #[arg(long, value_name = "STRING")]
     pub conf: Option<String>,
-    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
-    /// recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
-    pub capacity: Option<Bytes>,
-    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
-    #[arg(long, value_name = "RELEASE")]
-    pub torch: Option<Release>,
-    /// Which device of the trace; otherwise the first that has operations
-    #[arg(long, value_name = "N")]
-    pub device: Option<u8>,
-    /// Memory that the CUDA context takes
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub context: Bytes,
-    /// Memory that other processes hold
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub external: Bytes,
-    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
-    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = args::addresses)]
-    pub addresses: crate::sim::AddressPolicy,
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// Do not replay remedies
     #[arg(long)]
     pub no_remedies: bool,
@@ -75,7 +58,8 @@ pub(in crate::cli) struct TraceArgs {
 impl TraceArgs {
     /// Whether anything is given that only a trace can answer.
     pub(super) fn asks_for_a_replay(&self) -> bool {
-        self.at.is_some() || self.conf.is_some() || self.capacity.is_some() || self.torch.is_some()
+        let TermsArgs { capacity, on, .. } = self.terms;
+        self.at.is_some() || self.conf.is_some() || capacity.is_some() || on.torch.is_some()
     }
 
     /// What is replayed is what `replay` would replay.
@@ -83,13 +67,8 @@ impl TraceArgs {
         ReplayArgs {
             trace: path.to_owned(),
             conf: self.conf.clone(),
-            capacity: self.capacity,
-            torch: self.torch,
-            device: self.device,
+            terms: self.terms,
             on_oom: OnOomArg::Stop,
-            context: self.context,
-            external: self.external,
-            addresses: self.addresses,
             no_caching: false,
             summary: false,
             at: None,

@@ -10,13 +10,12 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{
-    args::{self, Format, OnOomArg, ReplayArgs},
+    args::{Format, OnOomArg, ReplayArgs, TermsArgs},
     load,
     plan::{Plan, plan_and_snapshot},
     progress, replay,
 };
 use crate::{
-    base::{Bytes, Release},
     report::replay::{Heading, ReplayDocument},
     sim::StoppedBy,
     source::snapshot::Snapshot,
@@ -36,28 +35,11 @@ pub(super) struct WatchArgs {
     /// A snapshot, a golden case, or a trace in fragsim's own formats; `-` is standard input
     #[arg(value_name = "TRACE")]
     pub trace: PathBuf,
-    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
-    /// recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = args::capacity, allow_hyphen_values = true)]
-    pub capacity: Option<Bytes>,
-    /// Release of PyTorch, 2.1 to 2.15; otherwise the one that can have made the recording
-    #[arg(long, value_name = "RELEASE")]
-    pub torch: Option<Release>,
-    /// Which device of the trace; otherwise the first that has operations
-    #[arg(long, value_name = "N")]
-    pub device: Option<u8>,
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// What to do when a request fails
     #[arg(long, value_name = "WHAT", value_enum, default_value = "stop")]
     pub on_oom: OnOomArg,
-    /// Memory that the CUDA context takes
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub context: Bytes,
-    /// Memory that other processes hold
-    #[arg(long, value_name = "SIZE", default_value = "0", allow_hyphen_values = true)]
-    pub external: Bytes,
-    /// How the driver chooses addresses: rising, falling, first-fit, random:SEED
-    #[arg(long, value_name = "POLICY", default_value = "rising", value_parser = args::addresses)]
-    pub addresses: crate::sim::AddressPolicy,
 }
 
 impl WatchArgs {
@@ -66,13 +48,8 @@ impl WatchArgs {
         ReplayArgs {
             trace: self.trace.clone(),
             conf: conf.filter(|conf| *conf != RECORDED).map(str::to_owned),
-            capacity: self.capacity,
-            torch: self.torch,
-            device: self.device,
+            terms: self.terms,
             on_oom: self.on_oom,
-            context: self.context,
-            external: self.external,
-            addresses: self.addresses,
             no_caching: false,
             summary: false,
             at,

@@ -180,15 +180,15 @@ impl<'a> Sweep<'a> {
     fn new(args: &'a SweepArgs) -> anyhow::Result<Self> {
         let mut confs: Vec<String> = args.conf.clone();
         for conf in &confs {
-            check_conf(conf, args.many.torch)?;
+            check_conf(conf, args.many.on.torch)?;
         }
         for grid in &args.conf_grid {
             let lines =
                 grids::lines(grid).map_err(|error| anyhow::anyhow!("--conf-grid {error}"))?;
-            confs.extend(usable(lines, args.many.torch)?);
+            confs.extend(usable(lines, args.many.on.torch)?);
         }
         if args.common {
-            let takes = |conf: &&str| match args.many.torch {
+            let takes = |conf: &&str| match args.many.on.torch {
                 Some(release) => AllocConf::from_string(release, conf).is_ok(),
                 None => true,
             };
@@ -241,10 +241,10 @@ impl<'a> Sweep<'a> {
             "conf_grid": self.args.conf_grid,
             "common": self.args.common,
             "capacity": self.capacities,
-            "torch": many.torch.map(|release| release.to_string()),
-            "device": many.device,
-            "context": many.context,
-            "external": many.external,
+            "torch": many.on.torch.map(|release| release.to_string()),
+            "device": many.on.device,
+            "context": many.on.context,
+            "external": many.on.external,
             "prices": self.prices,
         })
         .to_string())
@@ -329,7 +329,7 @@ impl<'a> Sweep<'a> {
         let (trace, conf, capacity) = self.parts(job);
         SweepRow {
             file: self.args.traces[trace].display().to_string(),
-            torch: self.args.many.torch.map(|release| release.to_string()).unwrap_or_default(),
+            torch: self.args.many.on.torch.map(|release| release.to_string()).unwrap_or_default(),
             conf: conf.unwrap_or_default().to_owned(),
             capacity_bytes: capacity.map(|capacity| capacity.0),
             ..SweepRow::default()

@@ -10,7 +10,7 @@
 //!  bins: sizes of a narrow range        [512]     [2048]      the first block of each
 //!                                            │     │
 //!  few blocks: a list through them      ■→■→■     │           by (size, order, address)
-//!  many blocks: sorted pieces                     [≤64][≤64]  by the same, addresses alone if of one size
+//!  many blocks: sorted pieces                     [≤32][≤32]  by the same, addresses alone if of one size
 //! ```
 //! Sizes are multiples of 512 but for one old setting. Up to 2 MiB each size has a bin of its own;
 //! above, each octave has 256. So a bin holds few blocks, and where it holds many they are mostly of one
@@ -44,7 +44,7 @@
 //!   500 blocks where there are a million small ones.
 //! - **here**, the present one. A bin of few blocks costs nothing beside the blocks: its list runs through
 //!   records that are read anyway. A bin in which a walk was long becomes a run of pieces, none longer
-//!   than 64, so that no insertion moves more than one. Its price is the search for a size within a bin
+//!   than 32, so that no insertion moves more than one. Its price is the search for a size within a bin
 //!   above 2 MiB that has become a run: first the piece, then the place in it.
 //!
 //! At a million blocks the time is that of waiting for memory, whatever the design: a block's record, its
@@ -143,7 +143,7 @@ const LONGEST_WALK: usize = 16;
 ///
 /// # Complexity
 /// `lower_bound`: O(1), and a short search in one bin above 2 MiB. `insert`, `remove`: a few steps in
-/// a short bin; a search and a move among at most 64 blocks in others.
+/// a short bin; a search and a move among at most 32 blocks in others.
 #[derive(Clone, Debug, Default)]
 pub struct FreeIndex {
     bins: Bins,

@@ -89,6 +89,14 @@ impl<K: Copy + Default + Ord> Piece<K> {
         self.len += 1;
     }
 
+    /// Adds what is below all of its own; there must be room.
+    #[inline]
+    fn push(&mut self, key: K, id: BlockId) {
+        let Cells { keys, ids } = &mut *self.cells;
+        (keys[self.len], ids[self.len]) = (key, Some(id));
+        self.len += 1;
+    }
+
     /// Takes a key out; returns whether it was there.
     #[inline]
     fn remove(&mut self, key: K) -> bool {
@@ -187,9 +195,12 @@ impl<K: Copy + Default + Ord> Run<K> {
             }
             return false;
         }
-        let at = self.low.place(key);
-        let is_first = at == self.low.len;
-        self.low.insert(at, key, id);
+        let is_first = self.low.keys().last().is_none_or(|first| key < *first);
+        if is_first {
+            self.low.push(key, id);
+        } else {
+            self.low.insert(self.low.place(key), key, id);
+        }
         if self.low.len == MAX {
             let upper = self.low.split();
             self.insert_piece(self.high.len(), upper);
