@@ -16,7 +16,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::packed;
 
 /// Size of every read buffer.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 /// Bytes that are looked at to tell what an input is.
 const HEAD: u64 = 4 << 10;
 

@@ -15,7 +15,7 @@ use std::{
 use super::raw::Entry;
 
 /// Entries of a block.
-const BLOCK: usize = 1 << 13;
+const BLOCK: usize = 1 << 12;
 /// Blocks that wait at most.
 const BLOCKS: usize = 4;
 
