@@ -26,15 +26,15 @@
 //! ```text
 //! ns                         small blocks            large blocks
 //!                        100  10,000      1 M     100  10,000     1 M
-//! lower_bound  tree        30      58      120      36      86     532
-//!              binned     8.0     2.2      2.1     8.4      16     105
-//!              here       3.9     2.0      1.9     7.1      28     239
-//! insert       tree        19      98      506      18      90     494
-//!              binned     8.5      81     9408      10      40     646
-//!              here       7.9      58      400     7.2      40     462
-//! remove       tree        19      98      566      18      86     536
-//!              binned      12      78     9836      12      45     858
-//!              here       4.0      49      354     4.7      28     504
+//! lower_bound  tree       28      58      133      32      74     495
+//!              binned    8.7     2.5      2.2     8.9      18     108
+//!              here      4.4     2.4      1.9     7.6      29     248
+//! insert       tree       17     106      629      18      94     588
+//!              binned    8.6      88    10774      10      42     729
+//!              here      8.2      49      265     7.7      41     556
+//! remove       tree       22     104      689      21      97     630
+//!              binned     12      84    13121      13      50    1000
+//!              here      5.6      46      260     6.1      32     529
 //! ```
 //! - **tree**, the standard map by (size, order, address). A step down waits for the one before, and
 //!   keys of three words fill the nodes: it is slower everywhere.
@@ -48,7 +48,12 @@
 //!   above 2 MiB that has become a run: first the piece, then the place in it.
 //!
 //! At a million blocks the time is that of waiting for memory, whatever the design: a block's record, its
-//! bin and its piece are far apart.
+//! bin and its piece are far apart. A replay knows what comes, and asks for them in time
+//! ([`FreeIndex::prefetch`]); these figures are without that.
+//!
+//! Tried and not kept, on whole replays: bins found without a branch (slower: which kind a size is of is
+//! foreseen well), runs from the third block on (no gain, and slower with few blocks), pieces of 16 and
+//! of 24 blocks (no gain), moving a piece's keys by masks or by a loop instead of `memmove` (slower).
 
 mod bin_run;
 mod bins;
