@@ -121,13 +121,20 @@ pub(super) struct DeviceArgs {
     pub external: Bytes,
 }
 
-/// The terms of one replay, but for the settings.
+/// The capacity of the device.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct TermsArgs {
+pub(super) struct CapacityArgs {
     /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
     /// recording shows, or no limit
     #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
     pub capacity: Option<Bytes>,
+}
+
+/// The terms of one replay, but for the settings.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct TermsArgs {
+    #[command(flatten)]
+    pub of: CapacityArgs,
     #[command(flatten)]
     pub on: DeviceArgs,
     /// How the driver chooses addresses: rising, falling, first-fit, random:SEED

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{
     Answer,
-    many::{self, CapacityArgs, ManyArgs, PriceArgs, TableFormat},
+    args::CapacityArgs,
+    many::{self, ManyArgs, PriceArgs, TableFormat},
     output::Output,
     progress,
 };

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    args::{DeviceArgs, capacity},
+    args::DeviceArgs,
     plan::{NO_LIMIT, Source, plan},
     progress,
 };
@@ -47,15 +47,6 @@ impl ManyArgs {
     pub(super) fn threads(&self) -> NonZeroUsize {
         self.threads.unwrap_or_else(grid::all_cores)
     }
-}
-
-/// The capacity of the device.
-#[derive(Debug, Args)]
-pub(super) struct CapacityArgs {
-    /// Capacity of the device, such as 24GiB, or a card of `fragsim fit --gpus`; otherwise what the
-    /// recording shows, or no limit
-    #[arg(long, value_name = "SIZE", value_parser = capacity, allow_hyphen_values = true)]
-    pub capacity: Option<Bytes>,
 }
 
 /// What calls of the driver cost.

@@ -107,8 +107,8 @@ pub(super) fn prepare(args: &ReplayArgs, plan: Plan) -> anyhow::Result<(Program,
             program.reallocated
         ));
     }
-    let capacity = args.terms.capacity.or(plan.capacity);
-    if args.terms.capacity.is_none()
+    let capacity = args.terms.of.capacity.or(plan.capacity);
+    if args.terms.of.capacity.is_none()
         && let Some(capacity) = plan.capacity
         && plan.trace.recorded().is_some()
     {

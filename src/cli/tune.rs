@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 
 use super::{
     Answer,
-    many::{self, CapacityArgs, ManyArgs, PriceArgs, TableFormat},
+    args::CapacityArgs,
+    many::{self, ManyArgs, PriceArgs, TableFormat},
     output::Output,
     progress,
 };

@@ -1,12 +1,15 @@
 //! [`beside`]: two things at a time.
 
-/// Does two things, the first in a thread of its own if that is worth it.
+/// So many things to look at are worth a thread.
+const WORTH_A_THREAD: usize = 1 << 15;
+
+/// Does two things, the first in a thread of its own if `count`, of what either looks at, is worth it.
 pub(super) fn beside<A: Send, B>(
-    is_worth_it: bool,
+    count: usize,
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B,
 ) -> (A, B) {
-    if !is_worth_it {
+    if count < WORTH_A_THREAD {
         return (first(), second());
     }
     std::thread::scope(|scope| {

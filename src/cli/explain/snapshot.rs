@@ -58,8 +58,8 @@ pub(in crate::cli) struct TraceArgs {
 impl TraceArgs {
     /// Whether anything is given that only a trace can answer.
     pub(super) fn asks_for_a_replay(&self) -> bool {
-        let TermsArgs { capacity, on, .. } = self.terms;
-        self.at.is_some() || self.conf.is_some() || capacity.is_some() || on.torch.is_some()
+        let TermsArgs { of, on, .. } = self.terms;
+        self.at.is_some() || self.conf.is_some() || of.capacity.is_some() || on.torch.is_some()
     }
 
     /// What is replayed is what `replay` would replay.

@@ -24,9 +24,6 @@ use crate::{
 pub(super) const ADDR_LIMIT: u64 = 1 << 63;
 pub(super) const SIZE_LIMIT: u64 = 1 << 60;
 
-/// A trace of fewer operations is unpacked before a thread would have started.
-const WORTH_A_THREAD: usize = 1 << 15;
-
 pub(super) fn check(holds: bool, what: &'static str) -> Result<(), Fault> {
     if holds { Ok(()) } else { Err(Fault::Contents(what)) }
 }
@@ -125,7 +122,7 @@ pub(super) fn trace(packed: columns::Trace) -> Result<Trace, Fault> {
     builder.start(start)?;
     let places = Places { streams: &packed.streams, pools: &packed.pools };
     let (events, builder) = beside(
-        packed.ops.kinds.len() >= WORTH_A_THREAD,
+        packed.ops.kinds.len(),
         || unpack_events(at_start, &packed.ops, &packed.events, places),
         || {
             let streams = packed.streams.len();

@@ -17,9 +17,6 @@ use crate::{
     trace::{Layout, Recorded, SegmentLayout, Trace, TraceBuilder, VanishedSegment},
 };
 
-/// Histories of so many entries are looked through by two threads.
-const WORTH_A_THREAD: usize = 1 << 15;
-
 /// A history on its way to a trace.
 pub(super) struct Rebuild<'a> {
     pub(super) snapshot: &'a Snapshot,
@@ -59,7 +56,7 @@ impl<'a> Rebuild<'a> {
         let end = Ranges::of(&segments);
         let layout = snapshot.layout(device);
         let (start_live, (census, chains, events)) = beside(
-            entries.len() >= WORTH_A_THREAD,
+            entries.len(),
             || StartLive::of(entries, &layout),
             || {
                 let census = Census::of(entries, &snapshot.sites);
@@ -133,7 +130,7 @@ impl<'a> Rebuild<'a> {
     fn rebuild(mut self, start_live: &StartLive) -> Result<Trace, HistoryError> {
         let entries = self.entries;
         let (overlap, followed) = beside(
-            entries.len() >= WORTH_A_THREAD,
+            entries.len(),
             || overlap::first_overlap(entries, start_live),
             || self.follow(start_live),
         );
